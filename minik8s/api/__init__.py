@@ -1,0 +1,1 @@
+"""What objects are: structs, defaults, validation, printed columns, patches. Pure; knows no server."""
