@@ -107,7 +107,9 @@ class Resource:
     def base_path(self, namespace: str | None = None) -> str:
         """`/api/v1/namespaces/default/pods`, `/apis/apps/v1/deployments`: where the collection is served."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        return f"{root}/namespaces/{namespace}/{self.plural}" if self.namespaced and namespace else f"{root}/{self.plural}"
+        return (
+            f"{root}/namespaces/{namespace}/{self.plural}" if self.namespaced and namespace else f"{root}/{self.plural}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,28 @@
+"""Lease: a heartbeat with a holder; nodes prove life with it and leaders their office."""
+
+from __future__ import annotations
+
+from minik8s.api.meta import Object, Struct
+from minik8s.api.resource import Resource
+
+
+class LeaseSpec(Struct):
+    holderIdentity: str = ""
+    leaseDurationSeconds: int = 0
+    acquireTime: str = ""
+    renewTime: str = ""
+    leaseTransitions: int = 0
+
+
+class Lease(Object):
+    spec: LeaseSpec = LeaseSpec()
+
+
+RESOURCE = Resource(
+    kind="Lease",
+    plural="leases",
+    group="coordination.k8s.io",
+    type=Lease,
+    definition="io.k8s.api.coordination.v1.Lease",
+    spec_generation=False,
+)

@@ -1,0 +1,23 @@
+"""ServiceAccount: who a pod is when it speaks to the API."""
+
+from __future__ import annotations
+
+from minik8s.api.meta import LocalObjectReference, Object, ObjectReference
+from minik8s.api.resource import Resource
+
+
+class ServiceAccount(Object):
+    secrets: tuple[ObjectReference, ...] = ()
+    imagePullSecrets: tuple[LocalObjectReference, ...] = ()
+    automountServiceAccountToken: bool | None = None
+
+
+RESOURCE = Resource(
+    kind="ServiceAccount",
+    plural="serviceaccounts",
+    type=ServiceAccount,
+    definition="io.k8s.api.core.v1.ServiceAccount",
+    shortNames=("sa",),
+    subresources=frozenset(("token",)),
+    spec_generation=False,
+)
