@@ -1,0 +1,1 @@
+"""Node plumbing: pod wiring, service addresses, cluster DNS."""
