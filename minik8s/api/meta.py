@@ -7,11 +7,12 @@ Field names are the wire's.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, dataclass_transform
 
 import msgspec
 
 
+@dataclass_transform(frozen_default=True)
 class Struct(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Base of all API structs: unknown fields are ignored, defaults are not encoded."""
 

@@ -1,0 +1,220 @@
+"""A typed client over a transport; two transports exist: HTTP, and loopback inside the master's own process.
+
+Components say `await client.get(Pod, "web-0", "default")` and get frozen structs. They write dicts: a whole object
+(`create`, `update`) or a patch of what they own. All failures are `minik8s.api.errors.StatusError`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from minik8s.api.errors import from_status
+from minik8s.api.meta import Object, Struct
+from minik8s.api.resource import Json, Resource
+from minik8s.api.scheme import SCHEME, Scheme
+
+T = TypeVar("T", bound=Object)
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+
+
+class Transport(Protocol):
+    """Carries one request to the API server. Both methods raise `StatusError`; ServiceUnavailable if out of reach."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        content_type: str = "application/json",
+    ) -> bytes: ...
+
+    def stream(
+        self, path: str, *, query: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[bytes]]]:
+        """A watch: batches of frames, each one JSON document `{"type": …, "object": …}`. Ends when the server ends it."""
+        ...
+
+
+class WatchEvent(NamedTuple, Generic[T]):
+    type: str  # ADDED | MODIFIED | DELETED | BOOKMARK
+    object: T
+
+
+class _Frame(Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class ListMeta(Struct):
+    resourceVersion: str = ""
+    remainingItemCount: int | None = None
+    # `continue` is a Python keyword
+    continue_: str = msgspec.field(name="continue", default="")
+
+
+class ObjectList(Struct, Generic[T]):
+    metadata: ListMeta = ListMeta()
+    items: tuple[T, ...] = ()
+
+
+_frame = msgspec.json.Decoder(_Frame)
+
+
+@functools.cache
+def _decoder(type: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(type)
+
+
+@functools.cache
+def _list_decoder(type: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(ObjectList[type])
+
+
+class Client:
+    """Typed verbs. `kind` is a struct type (`Pod`); `view` decodes into another struct, e.g. `Object` for metadata alone."""
+
+    def __init__(self, transport: Transport, scheme: Scheme = SCHEME) -> None:
+        self.transport = transport
+        self.scheme = scheme
+
+    def resource(self, kind: type[T] | Resource) -> Resource:
+        return kind if isinstance(kind, Resource) else self.scheme.of(kind)
+
+    async def get(self, kind: type[T], name: str, namespace: str | None = None) -> T:
+        return self._decode(kind, await self._call("GET", kind, namespace, name))
+
+    async def list(
+        self, kind: type[T], namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> ObjectList[T]:
+        return await self.list_as(self.resource(kind), kind, namespace, labels=labels, fields=fields)
+
+    async def list_as(
+        self, resource: Resource, view: type[T], namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> ObjectList[T]:
+        query = _selectors(labels, fields)
+        answer = await self.transport.request("GET", resource.base_path(namespace), query=query)
+        found: ObjectList[T] = _list_decoder(view).decode(answer)
+        return found
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        resource: Resource,
+        view: type[T],
+        namespace: str | None = None,
+        *,
+        after: str,
+        labels: str = "",
+        fields: str = "",
+    ) -> AsyncIterator[AsyncIterator[Sequence[WatchEvent[T]]]]:
+        """Batches of events after revision `after`. An ERROR event is raised as the StatusError in it (Gone: list again)."""
+        query = {"watch": "true", "resourceVersion": after, "allowWatchBookmarks": "true"}
+        query |= _selectors(labels, fields)
+        decode = _decoder(view).decode
+        async with self.transport.stream(resource.base_path(namespace), query=query) as batches:
+
+            async def events() -> AsyncIterator[Sequence[WatchEvent[T]]]:
+                async for batch in batches:
+                    decoded = []
+                    for line in batch:
+                        frame = _frame.decode(line)
+                        if frame.type == "ERROR":
+                            raise from_status(msgspec.json.decode(frame.object))
+                        decoded.append(WatchEvent(frame.type, decode(frame.object)))
+                    yield decoded
+
+            yield events()
+
+    async def create(self, kind: type[T], obj: Mapping[str, Any], namespace: str | None = None) -> T:
+        """Create from a dict; `apiVersion` and `kind` are filled in, `namespace` defaults to the object's own."""
+        resource = self.resource(kind)
+        namespace = namespace or (obj.get("metadata") or {}).get("namespace")
+        body = {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
+        return self._decode(kind, await self._call("POST", kind, namespace, body=body))
+
+    async def update(self, kind: type[T], obj: Json, *, subresource: str = "") -> T:
+        """Replace the whole object; with `metadata.resourceVersion` in it, only if unchanged (else Conflict)."""
+        meta = obj["metadata"]
+        answer = await self._call("PUT", kind, meta.get("namespace"), meta["name"], subresource, body=obj)
+        return self._decode(kind, answer)
+
+    async def patch(
+        self,
+        kind: type[T],
+        name: str,
+        namespace: str | None,
+        patch: Json | Sequence[Json],
+        *,
+        subresource: str = "",
+        content_type: str = MERGE_PATCH,
+    ) -> T:
+        answer = await self._call("PATCH", kind, namespace, name, subresource, body=patch, content_type=content_type)
+        return self._decode(kind, answer)
+
+    async def delete(
+        self,
+        kind: type[T] | Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        grace: int | None = None,
+        propagation: str = "",
+        uid: str = "",
+        resource_version: str = "",
+    ) -> None:
+        """Delete; `uid` and `resource_version` are preconditions (else Conflict). `grace` in seconds, 0 = at once."""
+        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        if propagation:
+            options["propagationPolicy"] = propagation
+        if uid or resource_version:
+            pairs = (("uid", uid), ("resourceVersion", resource_version))
+            options["preconditions"] = {key: value for key, value in pairs if value}
+        await self._call("DELETE", kind, namespace, name, body=options)
+
+    async def post(self, kind: type[T], name: str, namespace: str | None, subresource: str, body: Json) -> Json:
+        """Create a subresource: `binding`, `eviction`, `token`. Returns what the server answers."""
+        answer: Json = msgspec.json.decode(await self._call("POST", kind, namespace, name, subresource, body=body))
+        return answer
+
+    async def raw(self, kind: type[T] | Resource, name: str, namespace: str | None = None) -> Json:
+        """The object as stored, all fields."""
+        answer: Json = msgspec.json.decode(await self._call("GET", kind, namespace, name))
+        return answer
+
+    async def _call(
+        self,
+        method: str,
+        kind: type[T] | Resource,
+        namespace: str | None,
+        name: str = "",
+        subresource: str = "",
+        *,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> bytes:
+        path = self.resource(kind).base_path(namespace)
+        path += (f"/{name}" if name else "") + (f"/{subresource}" if subresource else "")
+        data = b"" if body is None else msgspec.json.encode(body)
+        return await self.transport.request(method, path, body=data, content_type=content_type)
+
+    @staticmethod
+    def _decode(kind: type[T], data: bytes) -> T:
+        decoded: T = _decoder(kind).decode(data)
+        return decoded
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    pairs = (("labelSelector", labels), ("fieldSelector", fields))
+    return {key: value for key, value in pairs if value}
