@@ -14,7 +14,7 @@ class Stopped(Exception):
 
 
 async def supervise(activities: Iterable[tuple[str, Coroutine[Any, Any, Any]]]) -> None:
-    """Run named eternal activities until one fails (its error is raised, the others are cancelled) or we are cancelled."""
+    """Run named eternal activities until one fails (its error is raised, the others end) or we are cancelled."""
     async with asyncio.TaskGroup() as tasks:
         for name, activity in activities:
             tasks.create_task(_eternal(name, activity), name=name)

@@ -41,7 +41,7 @@ class Transport(Protocol):
     def stream(
         self, path: str, *, query: Mapping[str, str] | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[bytes]]]:
-        """A watch: batches of frames, each one JSON document `{"type": …, "object": …}`. Ends when the server ends it."""
+        """A watch: batches of frames, each a JSON document `{"type": …, "object": …}`. Ends when the server ends it."""
         ...
 
 
@@ -81,7 +81,7 @@ def _list_decoder(type: Any) -> msgspec.json.Decoder[Any]:
 
 
 class Client:
-    """Typed verbs. `kind` is a struct type (`Pod`); `view` decodes into another struct, e.g. `Object` for metadata alone."""
+    """Typed verbs. `kind` is a struct type (`Pod`); `view` another struct to decode into, e.g. `Object` (metadata)."""
 
     def __init__(self, transport: Transport, scheme: Scheme = SCHEME) -> None:
         self.transport = transport
@@ -117,7 +117,7 @@ class Client:
         labels: str = "",
         fields: str = "",
     ) -> AsyncIterator[AsyncIterator[Sequence[WatchEvent[T]]]]:
-        """Batches of events after revision `after`. An ERROR event is raised as the StatusError in it (Gone: list again)."""
+        """Batches of events after revision `after`. An ERROR event is raised as its StatusError (Gone: list again)."""
         query = {"watch": "true", "resourceVersion": after, "allowWatchBookmarks": "true"}
         query |= _selectors(labels, fields)
         decode = _decoder(view).decode

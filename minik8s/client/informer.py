@@ -46,7 +46,7 @@ class Informer(Generic[T]):
         self._handlers: list[Handler[T]] = []
         self._revision = 0
         self._synced = asyncio.Event()
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: dict[asyncio.Future[None], int] = {}
 
     # -- reading
 
@@ -70,8 +70,8 @@ class Informer(Generic[T]):
         for key, obj in self._objects.items():
             self._index(name, key, None, obj)
 
-    def by_index(self, name: str, value: str) -> list[T]:
-        return list(self._indexes[name][1].get(value, {}).values())
+    def by_index(self, name: str, value: str) -> Sequence[T]:
+        return tuple(self._indexes[name][1].get(value, {}).values())
 
     # -- following
 
@@ -95,14 +95,14 @@ class Informer(Generic[T]):
         if self._revision >= wanted:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((wanted, future))
+        self._waiters[future] = wanted
         try:
             async with asyncio.timeout(timeout):
                 await future
         except TimeoutError:
             raise Timeout(f"the copy of {self.resource.name} is behind revision {wanted}") from None
         finally:
-            self._waiters = [entry for entry in self._waiters if entry[1] is not future]
+            del self._waiters[future]
 
     async def run(self) -> None:
         """Follow for ever. Losing the server is no error: the copy stays readable, attempts go on with back-off."""
@@ -182,7 +182,7 @@ class Informer(Generic[T]):
 
     def _advance(self, revision: int) -> None:
         self._revision = max(self._revision, revision)
-        for wanted, future in self._waiters:
+        for future, wanted in self._waiters.items():
             if wanted <= self._revision and not future.done():
                 future.set_result(None)
 

@@ -1,0 +1,319 @@
+"""What a kubelet needs of a container engine: sandboxes, containers, images, streams, events.
+
+A *sandbox* is the pause container that holds a pod's network, IPC and (if asked) PID namespaces; the pod's containers
+run inside it. Everything that must survive an agent's restart is on the containers as labels, so `containers()` alone
+tells all there is to know. Two implementations pass one contract test: Docker Engine and the fake.
+Failures are `RuntimeFailure`; its subclasses say what the kubelet must tell the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+# Labels that the Docker implementation puts on what it creates; `reset` and the stray check go by the first one.
+LABEL_MANAGED = "io.minik8s.managed"  # the data folder's node uid, so that two agents on one engine do not mix
+LABEL_POD_UID = "io.kubernetes.pod.uid"
+LABEL_POD_NAME = "io.kubernetes.pod.name"
+LABEL_POD_NAMESPACE = "io.kubernetes.pod.namespace"
+LABEL_CONTAINER = "io.kubernetes.container.name"  # POD for a sandbox, as dockershim had it
+LABEL_ATTEMPT = "io.kubernetes.container.restartCount"
+LABEL_HASH = "io.kubernetes.container.hash"
+
+
+class RuntimeFailure(Exception):
+    """The engine refused or failed; `reason` is the word for a container's waiting state or an event."""
+
+    reason = "RuntimeError"
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or self.reason
+
+
+class EngineUnavailable(RuntimeFailure):
+    """The engine does not answer; nothing is known about its containers."""
+
+    reason = "ContainerRuntimeNotReady"
+
+
+class NoSuchContainer(RuntimeFailure):
+    reason = "ContainerNotFound"
+
+
+class ImagePullFailed(RuntimeFailure):
+    reason = "ErrImagePull"
+
+
+class InvalidImageName(RuntimeFailure):
+    reason = "InvalidImageName"
+
+
+class CreateFailed(RuntimeFailure):
+    reason = "CreateContainerError"
+
+
+class StartFailed(RuntimeFailure):
+    """Docker made the container but its program could not be started (no such file, not executable …)."""
+
+    reason = "RunContainerError"
+
+
+class Mount(NamedTuple):
+    source: str  # absolute path on the host
+    target: str  # absolute path in the container
+    read_only: bool = False
+    propagation: str = ""  # "" = private | rslave | rshared
+
+
+class Device(NamedTuple):
+    host_path: str
+    container_path: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    pod_uid: str
+    pod_name: str
+    pod_namespace: str
+    hostname: str
+    attempt: int = 0
+    host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    share_pid: bool = False  # containers join the sandbox's PID namespace
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    cgroup_parent: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """All that the engine needs; made by the pure `runtime/spec.py` from a pod and its resolved environment."""
+
+    pod_uid: str
+    pod_name: str
+    pod_namespace: str
+    name: str
+    attempt: int
+    hash: str  # of the container's spec; a change restarts it
+    image: str  # what to run: an image id or reference that is present
+    sandbox: SandboxSpec
+    sandbox_id: str
+    command: tuple[str, ...] = ()  # replaces the image's ENTRYPOINT if not empty
+    args: tuple[str, ...] = ()  # replaces the image's CMD if not empty
+    env: tuple[tuple[str, str], ...] = ()
+    working_dir: str = ""
+    user: str = ""  # "uid[:gid]", "" = the image's
+    groups: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    tty: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+    privileged: bool = False
+    read_only_root: bool = False
+    no_new_privileges: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    seccomp: str = ""  # "" = engine's default | unconfined | path of a profile
+    cpu_shares: int = 0
+    cpu_period: int = 0  # microseconds
+    cpu_quota: int = 0  # microseconds per period, 0 = no limit
+    memory: int = 0  # bytes, 0 = no limit
+    oom_score_adj: int = 0
+    cgroup_parent: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pid_target: str = ""  # container id whose PID namespace is joined (ephemeral containers' targetContainerName)
+
+
+class Sandbox(NamedTuple):
+    id: str
+    pid: int  # process that holds the namespaces; 0 with the fake
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInfo:
+    """One container as the engine sees it. Times are Unix seconds, 0 = not yet."""
+
+    id: str
+    pod_uid: str
+    pod_name: str
+    pod_namespace: str
+    name: str  # "POD" for the sandbox
+    attempt: int
+    state: Literal["created", "running", "exited"]
+    hash: str = ""
+    pid: int = 0
+    created_at: float = 0
+    started_at: float = 0
+    finished_at: float = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""  # the engine's own words when it could not start it
+    image: str = ""  # reference as in the pod's spec
+    image_id: str = ""
+    host_network: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_sandbox(self) -> bool:
+        return self.name == "POD"
+
+
+class ImageInfo(NamedTuple):
+    id: str  # sha256:…
+    names: tuple[str, ...]  # tags and digests
+    size: int  # bytes
+    user: str = ""  # USER of the image's configuration: "" | name | uid | uid:gid
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    stop_signal: str = ""
+
+
+class RegistryAuth(NamedTuple):
+    username: str
+    password: str
+    server: str
+
+
+class EngineInfo(NamedTuple):
+    name: str  # "docker"
+    version: str  # "20.10.24"
+    api_version: str
+    cgroup_driver: str = ""
+    root: str = ""  # where images live, for disk figures
+
+
+class RuntimeEvent(NamedTuple):
+    """Something happened to a container of `pod_uid`. pod_uid "" = events may have been missed: list everything."""
+
+    pod_uid: str
+    container_id: str
+    action: str  # create | start | die | oom | destroy | relist
+
+
+class ExecResult(NamedTuple):
+    exit_code: int
+    output: bytes  # stdout and stderr together
+
+
+class LogLine(NamedTuple):
+    stream: int  # 1 stdout, 2 stderr
+    data: bytes  # with its newline; begins with an RFC 3339 nano timestamp and a space if these were asked for
+
+
+class ProcessStats(NamedTuple):
+    """What `stats` knows of one container now; for metrics, eviction and the schedulers by live utilisation."""
+
+    cpu_seconds: float
+    memory_bytes: int  # working set
+
+
+class Streams(Protocol):
+    """A running exec or attach: bytes both ways. Closing it ends the connection, not the process."""
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """Next bytes as (1 stdout | 2 stderr, data); None at the end. With a tty all is 1."""
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def close_stdin(self) -> None: ...
+
+    async def resize(self, width: int, height: int) -> None: ...
+
+    async def exit_code(self) -> int | None:
+        """After the end: the exit code of an exec; None for attach."""
+
+
+class Runtime(Protocol):
+    """An async context manager; entering connects. Ids are the engine's. All ids unknown to it raise NoSuchContainer."""
+
+    async def __aenter__(self) -> Runtime: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def info(self) -> EngineInfo: ...
+
+    # -- containers
+
+    async def containers(self, pod_uid: str | None = None) -> list[ContainerInfo]:
+        """All sandboxes and containers of this agent (of one pod), also those that have exited."""
+
+    async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
+        """Make and start a pod's sandbox; if one with this uid and attempt runs already, that one."""
+
+    async def create_container(self, spec: ContainerSpec) -> str:
+        """Make (not start) a container; one with the same pod, name and attempt that exists is replaced."""
+
+    async def start(self, container_id: str) -> None: ...
+
+    async def stop(self, container_id: str, grace: float) -> None:
+        """SIGTERM (or the image's signal), after `grace` seconds SIGKILL; returns when it has exited. 0 = SIGKILL."""
+
+    async def remove(self, container_id: str) -> None:
+        """Remove, killing it if it runs; idempotent."""
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[RuntimeEvent]]:
+        """For ever: reconnects by itself and then gives a relist event."""
+
+    # -- streams
+
+    def exec(
+        self,
+        container_id: str,
+        command: Sequence[str],
+        *,
+        stdin: bool,
+        tty: bool,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> AbstractAsyncContextManager[Streams]: ...
+
+    def attach(
+        self, container_id: str, *, stdin: bool, tty: bool, stdout: bool = True, stderr: bool = True
+    ) -> AbstractAsyncContextManager[Streams]: ...
+
+    async def exec_sync(self, container_id: str, command: Sequence[str], timeout: float) -> ExecResult:
+        """Run and collect (at most 16 KiB of output); TimeoutError after `timeout` seconds."""
+
+    def logs(
+        self,
+        container_id: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: float = 0,
+        timestamps: bool = False,
+    ) -> AbstractAsyncContextManager[AsyncIterator[LogLine]]: ...
+
+    async def dial(self, sandbox_id: str, port: int) -> AbstractAsyncContextManager[PortStream]:
+        """A TCP connection to `localhost:port` inside the sandbox's network namespace; ConnectionRefusedError …"""
+
+    async def stats(self, container_id: str) -> ProcessStats | None: ...
+
+    # -- images
+
+    async def image(self, reference: str) -> ImageInfo | None:
+        """The image if it is present under this reference or id."""
+
+    async def images(self) -> list[ImageInfo]: ...
+
+    async def pull(self, reference: str, auth: Sequence[RegistryAuth] = ()) -> ImageInfo:
+        """Fetch an image; ImagePullFailed with the registry's words, InvalidImageName."""
+
+    async def remove_image(self, image_id: str) -> int:
+        """Bytes freed; 0 if it is in use or gone."""
+
+
+class PortStream(Protocol):
+    async def read(self) -> bytes:
+        """Some bytes; b"" at the end."""
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def close_write(self) -> None: ...
