@@ -231,7 +231,7 @@ class Streams(Protocol):
 
 
 class Runtime(Protocol):
-    """An async context manager; entering connects. Ids are the engine's. All ids unknown to it raise NoSuchContainer."""
+    """An async context manager; entering connects. Ids are the engine's; unknown ones raise NoSuchContainer."""
 
     async def __aenter__(self) -> Runtime: ...
 
@@ -291,7 +291,7 @@ class Runtime(Protocol):
         timestamps: bool = False,
     ) -> AbstractAsyncContextManager[AsyncIterator[LogLine]]: ...
 
-    async def dial(self, sandbox_id: str, port: int) -> AbstractAsyncContextManager[PortStream]:
+    def dial(self, sandbox_id: str, port: int) -> AbstractAsyncContextManager[PortStream]:
         """A TCP connection to `localhost:port` inside the sandbox's network namespace; ConnectionRefusedError …"""
 
     async def stats(self, container_id: str) -> ProcessStats | None: ...
