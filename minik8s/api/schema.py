@@ -9,6 +9,7 @@ which fields go together) is for each kind's `validate`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -23,9 +24,9 @@ OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 ABSENT_IS_ZERO = frozenset((
     "CustomResourceDefinitionVersion.served", "CustomResourceDefinitionVersion.storage", "CSINodeSpec.drivers",
-    "ControllerRevision.revision", "EndpointSlice.endpoints", "Event.eventTime", "HTTPHeader.value", 
-    "ISCSIVolumeSource.lun", "ISCSIPersistentVolumeSource.lun", "LimitRangeSpec.limits", "NetworkPolicySpec.podSelector",
-    "PreferredSchedulingTerm.preference", "PriorityClass.value", "RoleRef.apiGroup", "TokenRequestSpec.audiences",
+    "ControllerRevision.revision", "EndpointSlice.endpoints", "Event.eventTime", "HTTPHeader.value",
+    "ISCSIPersistentVolumeSource.lun", "ISCSIVolumeSource.lun", "LimitRangeSpec.limits",
+    "NetworkPolicySpec.podSelector", "PreferredSchedulingTerm.preference", "PriorityClass.value", "RoleRef.apiGroup", "TokenRequestSpec.audiences",
     "VolumeAttachmentStatus.attached",
 ))  # fmt: skip
 """`Definition.field`s that OpenAPI calls required only because Go always writes them; a server takes their absence."""
@@ -54,10 +55,8 @@ class Schema:
     def prune(self, obj: Any) -> list[str]:
         """Drop unknown and null fields, in place; the paths of the unknown: `spec.containers[0].foo`."""
         unknown: list[str] = []
-        try:
+        with suppress(RecursionError):  # as much is dropped as can be reached; `check` refuses the object
             self.root.prune(obj, "", unknown)
-        except RecursionError:
-            pass  # as much is dropped as could be reached; `check` refuses the object
         return unknown
 
     def check(self, obj: Any) -> list[Cause]:
@@ -170,7 +169,8 @@ class _Compiler:
 
 def _required(name: str, schema: Json) -> list[str]:
     short = name.rpartition(".")[2]
-    return [field for field in schema.get("required", ()) if f"{short}.{field}" not in ABSENT_IS_ZERO and field != "items"]
+    zero = {"items"} | {entry.partition(".")[2] for entry in ABSENT_IS_ZERO if entry.startswith(f"{short}.")}
+    return [field for field in schema.get("required", ()) if field not in zero]
 
 
 _NATIVE = _Compiler(native=True)

@@ -132,7 +132,8 @@ def _counted(parts: list[Rule], good: Callable[[int], bool], word: str) -> Rule:
 
 
 _TYPES: dict[str, tuple[type[Any], ...]] = {
-    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "object": (dict,), "array": (list,),
+    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "object": (dict,),
+    "array": (list,),
 }  # fmt: skip
 
 
