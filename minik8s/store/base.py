@@ -1,12 +1,13 @@
 """What a store promises: one ordered log of changes over a flat space of keys, written by compare-and-swap.
 
-Values are canonical JSON bytes that carry their own resourceVersion in a fixed place, right at the start, so that nobody
-has to decode an object to read or to set it. The writer hands over a *template*, the same bytes with an empty revision.
+Values are canonical JSON bytes that carry their own resourceVersion in a fixed place, right at the start, so that
+nobody has to decode an object to read or to set it. The writer hands over a *template*, the same bytes with an empty
+revision.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
@@ -30,8 +31,8 @@ class Record(NamedTuple):
 
 class Change(NamedTuple):
     """One committed write. `rev` grows strictly over all keys; `value` None means deleted, `prev` is the state before
-    (None for a creation). The value of `prev` bears the revision of `prev`: `stamp(prev.value, rev)` gives the object of
-    a DELETED event its revision."""
+    (None for a creation). The value of `prev` bears the revision of `prev`: `stamp(prev.value, rev)` is the object of a
+    DELETED event."""
 
     key: str
     rev: int
@@ -99,14 +100,14 @@ class Store(Protocol):
         ...
 
     async def write(self, key: str, template: bytes | None, *, expect: int | None) -> Change:
-        """Set `key` (template None: delete it) if it is at revision `expect`: 0 = must not exist, None = whatever it is.
+        """Set `key` (template None: delete it) if it is at revision `expect` (0: absent, None: whatever it is).
 
         Returns once the change is durable. Raises CasFailed (also where there is nothing to delete), StoreUnavailable,
         and ValueError for a key that does not begin with "/" or a value that is not a template.
         """
         ...
 
-    def changes(self, after: int) -> AsyncIterator[Sequence[Change]]:
+    def changes(self, after: int) -> AsyncGenerator[Sequence[Change], None]:
         """Every change committed after revision `after`, exactly once, in order of revision, in batches, without end.
 
         Raises Compacted, and StoreUnavailable when the store has stopped for good. Leave it with `aclose()`.
