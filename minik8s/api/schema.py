@@ -26,7 +26,8 @@ ABSENT_IS_ZERO = frozenset((
     "CustomResourceDefinitionVersion.served", "CustomResourceDefinitionVersion.storage", "CSINodeSpec.drivers",
     "ControllerRevision.revision", "EndpointSlice.endpoints", "Event.eventTime", "HTTPHeader.value",
     "ISCSIPersistentVolumeSource.lun", "ISCSIVolumeSource.lun", "LimitRangeSpec.limits",
-    "NetworkPolicySpec.podSelector", "PreferredSchedulingTerm.preference", "PriorityClass.value", "RoleRef.apiGroup", "TokenRequestSpec.audiences",
+    "NetworkPolicySpec.podSelector",
+    "PreferredSchedulingTerm.preference", "PriorityClass.value", "RoleRef.apiGroup", "TokenRequestSpec.audiences",
     "VolumeAttachmentStatus.attached",
 ))  # fmt: skip
 """`Definition.field`s that OpenAPI calls required only because Go always writes them; a server takes their absence."""

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minik8s.api.errors import BadRequest
-from minik8s.api.patch import duplicated
+from minik8s.api.rfc_patch import duplicated
 from minik8s.api.schema import Schema
 from minik8s.api.schema_nodes import ListNode, MapNode, Node, ObjectNode, join
 
