@@ -1,0 +1,195 @@
+"""Settings: one dataclass, read from defaults, then a YAML file, then the environment, then flags; nowhere else.
+
+Each field is one option: `data_dir` is `--data-dir` on the command line, `dataDir` in the file and `MINIK8S_DATA_DIR`
+in the environment. The help text in a field's metadata is what `minik8s run --help` and the documentation show.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+ROLES = ("all", "master", "worker")
+RUNTIMES = ("docker", "fake")
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message names it, where it came from, and what would be right."""
+
+
+def _option(default: Any, help: str, *, choices: tuple[str, ...] = (), metavar: str = "") -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class Config:
+    role: str = _option("all", "What this process hosts: the control plane, a node, or both.", choices=ROLES)
+    data_dir: Path = _option(Path("/var/lib/minik8s"), "Folder of all state of this agent.", metavar="DIR")
+    listen: str = _option("0.0.0.0:6443", "Address and port of the API server.", metavar="ADDR:PORT")
+    advertise: str = _option("", "Address that others reach this master at (default: --node-ip).", metavar="ADDR")
+    node_name: str = _option("", "Name of this node (default: the host's name in lower case).", metavar="NAME")
+    node_ip: str = _option("", "Address of this node (default: the source of its default route).", metavar="ADDR")
+    store: str = _option(
+        "sqlite", "Where objects are kept: sqlite, sqlite:PATH, etcd://HOST:PORT,… or memory.", metavar="STORE"
+    )
+    runtime: str = _option("docker", "What runs containers; 'fake' only pretends.", choices=RUNTIMES)
+    docker_host: str = _option("", "Address of the Docker Engine (default: DOCKER_HOST or its socket).", metavar="URL")
+    pod_cidr: str = _option("10.244.0.0/16", "Addresses of pods; each node gets a /24 of it.", metavar="CIDR")
+    service_cidr: str = _option("10.96.0.0/12", "Addresses of services; DNS is the 10th.", metavar="CIDR")
+    cluster_domain: str = _option("cluster.local", "Domain of cluster names.", metavar="DOMAIN")
+    kubelet_port: int = _option(10250, "Port of this node's kubelet (logs, exec …).", metavar="PORT")
+    join: str = _option("", "Master to join, for --role worker (default port 6443).", metavar="ADDR[:PORT]")
+    token: str = _option("", "Token printed by 'minik8s init' or 'minik8s token create'.", metavar="TOKEN")
+    replicas: int = _option(1, "With --runtime fake: how many nodes to simulate.", metavar="N")
+    node_monitor_grace: float = _option(20.0, "Seconds without a heartbeat until a node is Unknown.", metavar="SECONDS")
+    node_lease_interval: float = _option(5.0, "Seconds between a node's heartbeats.", metavar="SECONDS")
+    log_level: str = _option("info", "Least level that is logged.", choices=("debug", "info", "warning", "error"))
+    log_format: str = _option("auto", "auto: console on a terminal, else json.", choices=("auto", "console", "json"))
+
+    @property
+    def hosts_master(self) -> bool:
+        return self.role in ("all", "master")
+
+    @property
+    def hosts_node(self) -> bool:
+        return self.role in ("all", "worker")
+
+    @property
+    def listen_address(self) -> tuple[str, int]:
+        return split_address(self.listen, 6443)
+
+    @property
+    def server(self) -> str:
+        """URL of the API server as this agent's own clients use it."""
+        if not self.hosts_master:
+            host, port = split_address(self.join, 6443)
+            return f"https://{host}:{port}"
+        host, port = self.listen_address
+        return f"https://{'127.0.0.1' if host in ('0.0.0.0', '') else host}:{port}"
+
+    @property
+    def dns_ip(self) -> str:
+        return str(ipaddress.ip_network(self.service_cidr)[10])
+
+    @property
+    def kubernetes_ip(self) -> str:
+        """The first address of the service range: the API server as a Service."""
+        return str(ipaddress.ip_network(self.service_cidr)[1])
+
+    @property
+    def name(self) -> str:
+        return self.node_name or socket.gethostname().split(".")[0].lower()
+
+    @property
+    def ip(self) -> str:
+        return self.node_ip or default_ip()
+
+    @property
+    def advertised(self) -> str:
+        return self.advertise or self.ip
+
+    def path(self, *parts: str) -> Path:
+        return self.data_dir.joinpath(*parts)
+
+
+def load(
+    flags: Mapping[str, Any] | None = None, *, file: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Config:
+    """The settings in force. `flags` by field name, None or absent = not given. Raises ConfigError."""
+    values: dict[str, Any] = {}
+    if file is not None:
+        values |= _from_file(file)
+    known = {f.name: f for f in fields(Config)}
+    for name in known:
+        text = environ.get(f"MINIK8S_{name.upper()}")
+        if text is not None:
+            values[name] = (text, f"environment variable MINIK8S_{name.upper()}")
+    for name, value in (flags or {}).items():
+        if value is not None and name in known:
+            values[name] = (value, f"option --{name.replace('_', '-')}")
+    config = Config(**{name: _parse(known[name], value, origin) for name, (value, origin) in values.items()})
+    _check(config)
+    return config
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        document = YAML(typ="safe", pure=True).load(file.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    except YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{file}: expected a map of settings")
+    names = {_camel(f.name): f.name for f in fields(Config)}
+    unknown = [key for key in document if key not in names]
+    if unknown:
+        raise ConfigError(f"{file}: unknown setting {unknown[0]!r}; known are {', '.join(names)}")
+    return {names[key]: (value, f"{file}, {key}") for key, value in document.items()}
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _parse(option: Any, value: Any, origin: str) -> Any:
+    default = option.default
+    try:
+        if isinstance(default, Path):
+            return Path(value).absolute()
+        parsed = type(default)(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{origin}: {value!r} is not a {type(default).__name__}") from None
+    choices = option.metadata["choices"]
+    if choices and parsed not in choices:
+        raise ConfigError(f"{origin}: {value!r} is none of {', '.join(choices)}")
+    return parsed
+
+
+def _check(config: Config) -> None:
+    for option, text in (("--pod-cidr", config.pod_cidr), ("--service-cidr", config.service_cidr)):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise ConfigError(f"{option}: {error}") from None
+    if ipaddress.ip_network(config.pod_cidr).overlaps(ipaddress.ip_network(config.service_cidr)):
+        raise ConfigError(f"--pod-cidr {config.pod_cidr} and --service-cidr {config.service_cidr} overlap")
+    if config.node_ip:
+        try:
+            ipaddress.ip_address(config.node_ip)
+        except ValueError as error:
+            raise ConfigError(f"--node-ip: {error}") from None
+    if config.role == "worker" and not config.join:
+        raise ConfigError("--role worker needs --join ADDR[:PORT], the master to belong to")
+    if config.replicas != 1 and config.runtime != "fake":
+        raise ConfigError("--replicas simulates nodes: it needs --runtime fake")
+
+
+def split_address(text: str, default_port: int) -> tuple[str, int]:
+    """("10.0.0.1", 6443) of `10.0.0.1`, `10.0.0.1:7000`, `[::1]:7000`, `:7000`. Raises ConfigError."""
+    host, separator, port = text.rpartition(":")
+    if not separator or (text.count(":") > 1 and not text.startswith("[")):
+        host, port = text, str(default_port)
+    if not port.isdigit() or not 0 <= int(port) < 65536:
+        raise ConfigError(f"{text!r}: {port!r} is not a port")
+    return host.strip("[]"), int(port)
+
+
+def default_ip() -> str:
+    """The address that the kernel would send from towards the outside; loopback on a machine without a route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1; connecting UDP sends nothing
+        except OSError:
+            return "127.0.0.1"
+        address: str = probe.getsockname()[0]
+        return address
