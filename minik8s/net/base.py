@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from minik8s.api.errors import InternalError
 
-class NetworkError(Exception):
+
+class NetworkError(InternalError):
     """The node's network could not be brought to the wanted state; the text says what failed and the remedy."""
 
 

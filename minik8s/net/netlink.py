@@ -1,0 +1,389 @@
+"""Links, addresses and routes of the kernel by netlink; the only file that knows pyroute2.
+
+A pod is wired without a bridge: a veth pair whose inner end is born inside the pod's namespace as eth0 with a /32
+address and a default route via a link-local gateway; the outer end has a /32 route to the pod and answers ARP for the
+gateway. pyroute2 encodes and decodes the messages; they are sent in batches over plain sockets from one thread of our
+own, because entering another network namespace is a property of the thread: it opens a socket inside and goes home at
+once, the socket stays inside. A pod costs two batches and a few sysctls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+from pyroute2.conntrack import AsyncConntrack, NFCTAttrTuple
+from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import (
+    RTM_DELLINK,
+    RTM_GETLINK,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_NEWROUTE,
+)
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from minik8s.net.base import NetworkError
+
+LINK_PREFIX = "mk8s"  # every link of ours begins so: rules match `mk8s*`, reset removes them
+GATEWAY = "169.254.1.1"  # never assigned anywhere: the host's end of the pair answers for it
+GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"  # of every host end, so that a pod's neighbour entry can be permanent
+SCOPE_LINK, SCOPE_HOST = 253, 254
+NUD_PERMANENT = 0x80
+DOOMED = 0x6D6B3873  # a link group of ours; links are in it only while they are deleted
+CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+T = TypeVar("T")
+
+
+class Link(NamedTuple):
+    index: int
+    name: str
+    alias: str
+    peer: int  # index of the other end of a pair, in its own namespace
+    mtu: int
+
+
+class Request(NamedTuple):
+    """One message to the kernel and what it is for, in words of the error."""
+
+    purpose: str
+    type: int
+    flags: int
+    message: Any
+
+
+def link_name(pod_uid: str) -> str:
+    """The host's end of a pod: 15 characters, the kernel's limit."""
+    return LINK_PREFIX + hashlib.sha256(pod_uid.encode()).hexdigest()[:11]
+
+
+class Netlink:
+    """`async with Netlink() as netlink`. All methods are idempotent and raise NetworkError."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="netlink")
+        self._doomed: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+
+    async def _do(self, work: Callable[..., T], *args: Any) -> T:
+        # Shielded: a cancelled caller must not leave the loop while the thread is half-way through a pod.
+        task = asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with suppress(NetworkError):
+                await task
+            raise
+
+    async def wire(self, pod_uid: str, netns_pid: int, ip: str, mtu: int) -> str:
+        """Give the namespace of a process an eth0 with `ip`; answers the name of the host's end."""
+        return await self._do(_wire, pod_uid, netns_pid, ip, mtu)
+
+    async def remove(self, name: str) -> None:
+        """Delete a link of this host; the other end and the routes go with it. Many at once are one work."""
+        self._doomed.add(name)
+        await self._do(_remove, self._doomed)
+
+    async def pods(self) -> dict[str, str]:
+        """pod uid -> address, of every pod link on this host."""
+        return dict(
+            link.alias.split(" ") for link in await self.links() if link.alias.count(" ") == 1  # "uid ip"
+        )  # fmt: skip
+
+    async def links(self) -> list[Link]:
+        """The links of this host that are ours."""
+        return [link for link in await self._do(_links) if link.name.startswith(LINK_PREFIX)]
+
+    async def hold_address(self, name: str, ip: str) -> None:
+        """A dummy link that carries `ip`: the host answers for it, and never chooses it as a source by itself."""
+        await self._do(_hold_address, name, ip)
+
+    async def uplink_mtu(self) -> int:
+        """MTU of the link with the default route, which pods should not exceed; 1500 where there is none."""
+        return await self._do(_uplink_mtu)
+
+    async def forget_udp(self, flows: Iterable[tuple[str, int, str]]) -> None:
+        """Drop the kernel's memory of UDP flows (service address or "", port, former endpoint or "").
+
+        UDP has no connection that would end: without this a client that keeps its source port goes on to a pod that
+        is gone, or to nowhere because it spoke before there was an endpoint.
+        """
+        connect: Any = AsyncConntrack
+        pattern: Any = NFCTAttrTuple
+        async with connect() as conntrack:
+            for address, port, endpoint in flows:
+                wanted = pattern(proto=socket.IPPROTO_UDP, dport=port, daddr=address or None)
+                stale = [
+                    entry
+                    async for entry in await conntrack.dump_entries(tuple_orig=wanted)
+                    if not endpoint or entry.tuple_reply.saddr == endpoint
+                ]
+                for entry in stale:
+                    with suppress(NetlinkError):  # it may have expired in between
+                        await conntrack.delete(entry)
+
+
+# -- the work itself, in the netlink thread
+
+
+def _wire(pod_uid: str, netns_pid: int, ip: str, mtu: int) -> str:
+    name = link_name(pod_uid)
+    with _netlink() as host, _netlink_of(netns_pid) as (pod, namespace):
+        if not _is_wired(host, pod, name, f"{pod_uid} {ip}"):
+            _remove({name})
+            _talk(host, [_new_pair(name, namespace, mtu)])
+        try:
+            _tune(name)
+            index = socket.if_nametoindex(name)
+            _talk(host, [_set_link(index, ifalias=f"{pod_uid} {ip}"), _route(ip, 32, index)])
+            _talk(pod, list(_inside(_index(_get(pod, "eth0")), ip)))
+        except (NetworkError, OSError):
+            _remove({name})
+            raise
+    return name
+
+
+def _inside(eth0: int, ip: str) -> Iterator[Request]:
+    yield _set_link(1)  # lo
+    yield _address(eth0, ip)
+    yield _set_link(eth0)
+    known = (("NDA_DST", GATEWAY), ("NDA_LLADDR", GATEWAY_MAC))
+    neighbour = _message(ndmsg, *known, family=socket.AF_INET, ifindex=eth0, state=NUD_PERMANENT)
+    yield Request(f"set the neighbour {GATEWAY}", RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, neighbour)
+    yield _route(GATEWAY, 32, eth0)
+    yield _route("0.0.0.0", 0, eth0, gateway=GATEWAY)
+
+
+def _is_wired(host: socket.socket, pod: socket.socket, name: str, alias: str) -> bool:
+    """Whether the pair is there, ends in this very namespace and has this address (which the alias tells)."""
+    try:
+        outer, inner = _link(host, name), _link(pod, "eth0")
+    except NetworkError:
+        return False
+    return outer.alias == alias and outer.peer == inner.index and inner.peer == outer.index
+
+
+def _tune(name: str) -> None:
+    """proxy_arp without its delay (0.8 s at first contact), and 127.0.0.1:nodePort of this host into the pod."""
+    for key, value in (
+        (f"ipv4/conf/{name}/proxy_arp", "1"),
+        (f"ipv4/conf/{name}/route_localnet", "1"),
+        (f"ipv4/neigh/{name}/proxy_delay", "0"),
+    ):
+        Path("/proc/sys/net", key).write_text(value)
+
+
+def _remove(names: set[str]) -> None:
+    """All in one message, by a link group: the kernel waits some 20 ms for each message, not for each link."""
+    doomed = [names.pop() for _ in range(len(names))]
+    with _netlink() as host:
+        moved = 0
+        for name in doomed:
+            with suppress(OSError, NetworkError):  # its namespace may have gone at this moment, and the link with it
+                _talk(host, [_set_link(socket.if_nametoindex(name), group=DOOMED)])
+                moved += 1
+        if moved:
+            with suppress(NetworkError):
+                _talk(host, [Request("delete links", RTM_DELLINK, 0, _message(ifinfmsg, ("IFLA_GROUP", DOOMED)))])
+
+
+def _hold_address(name: str, ip: str) -> None:
+    with _netlink() as host:
+        try:
+            index = socket.if_nametoindex(name)
+        except OSError:
+            try:
+                _talk(host, [_new_link(name, "dummy")])
+            except NetworkError:  # small kernels lack it; a bridge without ports does the same and Docker needs it too
+                _talk(host, [_new_link(name, "bridge")])
+            index = socket.if_nametoindex(name)
+        _talk(host, [_address(index, ip, scope=SCOPE_HOST), _set_link(index)])
+
+
+def _uplink_mtu() -> int:
+    """From /proc/thread-self/net/route: destination and mask all zero; the lowest metric wins."""
+    rows = [line.split() for line in Path("/proc/thread-self/net/route").read_text().splitlines()[1:]]
+    uplinks = sorted((int(row[6]), row[0]) for row in rows if row[1] == row[7] == "00000000")
+    if not uplinks:
+        return 1500
+    with _netlink() as host:
+        return _link(host, uplinks[0][1]).mtu
+
+
+# -- messages
+
+
+def _message(kind: Any, *attrs: tuple[str, Any], **fields: int) -> Any:
+    message = kind()
+    message.update(fields)
+    message["attrs"] = list(attrs)
+    return message
+
+
+def _bytes(message: Any, type: int, flags: int, number: int = 0) -> bytes:
+    message["header"].update(type=type, flags=NLM_F_REQUEST | flags, sequence_number=number, pid=0)
+    message.encode()
+    return bytes(message.data)
+
+
+def _new_link(name: str, kind: str) -> Request:
+    message = _message(ifinfmsg, ("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]}))
+    return Request(f"create {kind} link {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, message)
+
+
+def _new_pair(name: str, namespace: int, mtu: int) -> Request:
+    peer = {"attrs": [("IFLA_IFNAME", "eth0"), ("IFLA_NET_NS_FD", namespace), ("IFLA_MTU", mtu)]}
+    data = ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})
+    message = _message(
+        ifinfmsg,
+        ("IFLA_IFNAME", name),
+        ("IFLA_MTU", mtu),
+        ("IFLA_ADDRESS", GATEWAY_MAC),
+        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), data]}),
+    )
+    return Request(f"create link {name} with eth0 in the pod", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, message)
+
+
+def _set_link(index: int, *, ifalias: str = "", group: int = 0) -> Request:
+    attrs = [(key, value) for key, value in (("IFLA_IFALIAS", ifalias), ("IFLA_GROUP", group)) if value]
+    message = _message(ifinfmsg, *attrs, index=index, flags=1, change=1)  # IFF_UP
+    return Request(f"bring link {index} up", RTM_NEWLINK, 0, message)
+
+
+def _address(index: int, ip: str, *, scope: int = 0) -> Request:
+    attrs = (("IFA_LOCAL", ip), ("IFA_ADDRESS", ip))
+    message = _message(ifaddrmsg, *attrs, family=socket.AF_INET, prefixlen=32, index=index, scope=scope)
+    return Request(f"set address {ip}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, message)
+
+
+def _route(ip: str, prefix: int, index: int, *, gateway: str = "") -> Request:
+    attrs: list[tuple[str, Any]] = [("RTA_OIF", index)]
+    attrs += [("RTA_DST", ip)] if prefix else []
+    attrs += [("RTA_GATEWAY", gateway)] if gateway else []
+    main_unicast_static = {"table": 254, "type": 1, "proto": 4}
+    scope = 0 if gateway else SCOPE_LINK
+    message = _message(rtmsg, *attrs, family=socket.AF_INET, dst_len=prefix, scope=scope, **main_unicast_static)
+    return Request(f"set route {ip}/{prefix}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, message)
+
+
+# -- talking
+
+
+@contextmanager
+def _netlink() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
+        sock.bind((0, 0))
+        sock.settimeout(10)
+        yield sock
+
+
+@contextmanager
+def _netlink_of(pid: int) -> Iterator[tuple[socket.socket, int]]:
+    """A netlink socket inside the namespace of a process, and the namespace's descriptor."""
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetworkError(f"process {pid} of the pod's sandbox is gone: {error.strerror}") from None
+    try:
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(namespace)
+            try:
+                inside = _netlink()
+                sock = inside.__enter__()
+            finally:
+                _enter(home)
+        finally:
+            os.close(home)
+        try:
+            yield sock, namespace
+        finally:
+            inside.__exit__(None, None, None)
+    finally:
+        os.close(namespace)
+
+
+def _enter(namespace: int) -> None:
+    if _libc.setns(namespace, CLONE_NEWNET) != 0:
+        raise NetworkError(f"cannot enter a network namespace: {os.strerror(ctypes.get_errno())}; minik8s needs root")
+
+
+def _talk(sock: socket.socket, requests: Sequence[Request]) -> None:
+    """Send all in one go and read one acknowledgement each; the kernel works them off in order."""
+    sock.send(b"".join(_bytes(r.message, r.type, r.flags | NLM_F_ACK, number) for number, r in enumerate(requests)))
+    failed: tuple[int, int] | None = None
+    for _ in requests:
+        answer = sock.recv(65536)
+        number, code = struct.unpack_from("=I", answer, 8)[0], struct.unpack_from("=i", answer, 16)[0]
+        if code and failed is None:
+            failed = (number, -code)
+    if failed:
+        raise NetworkError(f"cannot {requests[failed[0]].purpose}: {os.strerror(failed[1])}")
+
+
+def _get(sock: socket.socket, name: str) -> bytes:
+    sock.send(_bytes(_message(ifinfmsg, ("IFLA_IFNAME", name)), RTM_GETLINK, 0))
+    answer = sock.recv(65536)
+    if struct.unpack_from("=H", answer, 4)[0] != RTM_NEWLINK:
+        raise NetworkError(f"there is no link {name}")
+    return answer
+
+
+def _link(sock: socket.socket, name: str) -> Link:
+    return _decode(_get(sock, name))
+
+
+def _index(answer: bytes) -> int:
+    return int(struct.unpack_from("=i", answer, 20)[0])  # without decoding the rest, a millisecond
+
+
+def _links() -> list[Link]:
+    found: list[Link] = []
+    with _netlink() as host:
+        host.send(_bytes(_message(ifinfmsg), RTM_GETLINK, NLM_F_DUMP))
+        while True:
+            answer, offset = host.recv(1 << 20), 0
+            while offset < len(answer):
+                length, kind = struct.unpack_from("=IH", answer, offset)
+                if kind != RTM_NEWLINK:  # NLMSG_DONE
+                    return found
+                found.append(_decode(answer[offset : offset + length]))
+                offset += (length + 3) & ~3
+
+
+def _decode(data: bytes) -> Link:
+    kind: Any = ifinfmsg
+    message = kind(data)
+    message.decode()
+    get = message.get_attr
+    return Link(
+        message["index"],
+        get("IFLA_IFNAME") or "",
+        get("IFLA_IFALIAS") or "",
+        get("IFLA_LINK") or 0,
+        get("IFLA_MTU") or 0,
+    )
