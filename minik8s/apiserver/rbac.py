@@ -119,9 +119,9 @@ def binds(subjects: Iterable[Subject], user: User, namespace: str) -> bool:
             return True
         if subject.kind == "Group" and subject.name in user.groups:
             return True
-        if subject.kind == "ServiceAccount":
-            if user.name == f"{SERVICE_ACCOUNT_PREFIX}{subject.namespace or namespace}:{subject.name}":
-                return True
+        account = f"{SERVICE_ACCOUNT_PREFIX}{subject.namespace or namespace}:{subject.name}"
+        if subject.kind == "ServiceAccount" and subject.name and user.name == account:
+            return True
     return False
 
 

@@ -20,7 +20,7 @@ from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.secret import Secret
 from minik8s.api.kinds.serviceaccount import ServiceAccount
 from minik8s.apiserver.auth import AUTHENTICATED, BOOTSTRAPPERS, SERVICE_ACCOUNT_PREFIX, SERVICE_ACCOUNTS, User
-from minik8s.client.informer import Informers
+from minik8s.client.informer import Informer, Informers
 from minik8s.clock import Clock, parse_time, rfc3339, system_clock
 
 ISSUER = "https://kubernetes.default.svc"
@@ -50,7 +50,11 @@ class ServiceAccountTokens:
         self._key = key
         self._clock = clock
         self._accounts = informers.of(ServiceAccount)
-        self._bound = {"Pod": informers.of(Pod), "Node": informers.of(Node), "Secret": informers.of(Secret)}
+        self._bound: dict[str, Informer[Any]] = {
+            "Pod": informers.of(Pod),
+            "Node": informers.of(Node),
+            "Secret": informers.of(Secret),
+        }
         self._public: bytes = b""
         self._verified: dict[str, Claims] = {}
 
@@ -88,7 +92,7 @@ class ServiceAccountTokens:
         return jwt.encode(payload, self._key, algorithm="ES256"), float(payload["exp"])  # type: ignore[arg-type]
 
     def check(self, token: str, audiences: Sequence[str] = ()) -> User:
-        """The user of a token. Raises Unauthorized: forged, expired, for somebody else, or its account or pod is gone."""
+        """The user of a token. Raises Unauthorized: forged, expired, for others, or its account or pod is gone."""
         claims = None if audiences else self._verified.get(token)
         if claims is None:
             claims = self._verify(token, audiences)
@@ -127,7 +131,7 @@ class ServiceAccountTokens:
             # Time is checked by `check`, on our clock and again at every use.
             payload = jwt.decode(
                 token,
-                self._public,  # type: ignore[arg-type]
+                self._public,
                 algorithms=["ES256"],
                 audience=list(audiences) or ISSUER,
                 issuer=ISSUER,
@@ -178,7 +182,7 @@ def bootstrap_secret(id: str, secret: str, *, expires: float = 0, description: s
 def check_bootstrap_token(token: str, secret_of: Mapping[str, Secret], now: float) -> User | None:
     """The user of a bootstrap token, None if it has not a bootstrap token's form.
 
-    `secret_of` maps the names of kube-system's secrets to them. Raises Unauthorized for unknown, wrong and expired ones.
+    `secret_of` maps the names of kube-system's secrets to them. Raises Unauthorized: unknown, wrong, expired.
     """
     match = _BOOTSTRAP.fullmatch(token)
     if match is None:
