@@ -71,6 +71,10 @@ class StoreCorrupt(StoreError):
     """The data is damaged, foreign, or of a newer version; it was left as it is."""
 
 
+class TooLarge(StoreError):
+    """The value is larger than the store takes."""
+
+
 class StoreUnavailable(StoreError):
     """The store cannot answer: it has stopped, is held by another process, or is out of reach. Whether a write that
     ends so took place is unknown."""
@@ -102,8 +106,8 @@ class Store(Protocol):
     async def write(self, key: str, template: bytes | None, *, expect: int | None) -> Change:
         """Set `key` (template None: delete it) if it is at revision `expect` (0: absent, None: whatever it is).
 
-        Returns once the change is durable. Raises CasFailed (also where there is nothing to delete), StoreUnavailable,
-        and ValueError for a key that does not begin with "/" or a value that is not a template.
+        Returns once the change is durable. Raises CasFailed (also where there is nothing to delete), TooLarge,
+        StoreUnavailable, and ValueError for a key that does not begin with "/" or a value that is not a template.
         """
         ...
 

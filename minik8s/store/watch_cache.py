@@ -19,8 +19,8 @@ from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
-from minik8s.api.errors import Gone, ServiceUnavailable, Timeout
-from minik8s.store.base import CasFailed, Change, Compacted, Record, Store, StoreError, StoreUnavailable
+from minik8s.api.errors import Gone, RequestEntityTooLarge, ServiceUnavailable, Timeout
+from minik8s.store.base import CasFailed, Change, Compacted, Record, Store, StoreError, StoreUnavailable, TooLarge
 from minik8s.store.watcher import BUFFER, Watcher
 
 RING = 2_048  # changes held for watches that come back; older ones are read from the store
@@ -83,13 +83,15 @@ class WatchCache:
 
     async def write(self, key: str, template: bytes | None, *, expect: int | None) -> Change:
         """`Store.write`, finished when the head shows it. CasFailed comes when the head shows why, so that whoever
-        reads and tries again makes progress. Raises ServiceUnavailable where the store cannot be reached."""
+        reads and tries again makes progress. Raises ServiceUnavailable, RequestEntityTooLarge."""
         before = self._records.get(key)
         try:
             change = await self._store.write(key, template, expect=expect)
         except CasFailed as failed:
             await self._see(failed.current, key, before)
             raise
+        except TooLarge as error:
+            raise RequestEntityTooLarge(str(error)) from error
         except StoreUnavailable as error:
             raise ServiceUnavailable(str(error)) from error
         await self._catch_up(change.rev)
