@@ -1,0 +1,1 @@
+"""Composition roots: the only files that know which concrete classes make up a master and a node."""

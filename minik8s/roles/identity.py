@@ -1,0 +1,170 @@
+"""Who this machine is: the files of keys and certificates below DATA/pki and DATA/node, made once and renewed.
+
+A master has the CA, the API server's certificate, the key of ServiceAccount tokens, and `admin.kubeconfig`.
+A node has a certificate as `system:node:NAME` and one for its kubelet's server. Its identity is its key, not its
+address: certificates are made anew when names or addresses have changed or two thirds of their life are over.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from minik8s import pki
+from minik8s.apiserver.auth import MASTERS, NODE_PREFIX, NODES
+from minik8s.clock import Clock, system_clock
+from minik8s.config import Config
+
+RENEW_AT = 2 / 3  # of a certificate's life
+
+
+@dataclass(frozen=True)
+class MasterIdentity:
+    ca: pki.Pair
+    service_account_key: bytes
+    serving: tuple[Path, Path]  # certificate and key files
+    ca_file: Path
+
+
+@dataclass(frozen=True)
+class NodeIdentity:
+    name: str
+    uid: str
+    ca_file: Path
+    client: tuple[Path, Path]
+    serving: tuple[Path, Path]
+
+
+def master_identity(config: Config, *, clock: Clock = system_clock) -> MasterIdentity:
+    """Load the master's keys, making what is missing, and write `admin.kubeconfig`."""
+    folder = config.path("pki")
+    ca = _stored(folder, "ca", lambda: pki.new_ca("minik8s"))
+    key = _secret(folder / "sa.key", pki.new_key)
+    names = {
+        "kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1", config.name,
+        f"kubernetes.default.svc.{config.cluster_domain}", config.kubernetes_ip, config.ip, config.advertised,
+    }  # fmt: skip
+    listen, _ = config.listen_address
+    names |= {listen} - {"", "0.0.0.0", "::"}
+    _leaf(folder, "apiserver", ca, "kube-apiserver", clock=clock, names=sorted(names), server=True, client=False)
+    _leaf(folder, "admin", ca, "kubernetes-admin", clock=clock, organizations=(MASTERS,))
+    _leaf(
+        folder, "apiserver-kubelet-client", ca, "kube-apiserver-kubelet-client", clock=clock, organizations=(MASTERS,)
+    )
+    write_kubeconfig(
+        config.path("admin.kubeconfig"),
+        config.server,
+        ca.certificate,
+        _read_pair(folder, "admin"),
+        user="kubernetes-admin",
+    )
+    return MasterIdentity(ca, key, (folder / "apiserver.crt", folder / "apiserver.key"), folder / "ca.crt")
+
+
+def local_node_identity(config: Config, ca: pki.Pair, *, clock: Clock = system_clock) -> NodeIdentity:
+    """The identity of a node that lives in the master's own process: signed on the spot."""
+    folder = config.path("node")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "ca.crt").write_bytes(ca.certificate)
+    user = NODE_PREFIX + config.name
+    _leaf(folder, "client", ca, user, clock=clock, organizations=(NODES,))
+    names = sorted({config.name, config.ip, "localhost", "127.0.0.1"})
+    _leaf(folder, "kubelet", ca, user, clock=clock, organizations=(NODES,), names=names, server=True, client=False)
+    return read_node_identity(config)
+
+
+def read_node_identity(config: Config) -> NodeIdentity:
+    """What is in DATA/node."""
+    folder = config.path("node")
+    uid = _secret(folder / "uid", lambda: _new_uid().encode()).decode().strip()
+    client, serving = (folder / "client.crt", folder / "client.key"), (folder / "kubelet.crt", folder / "kubelet.key")
+    return NodeIdentity(config.name, uid, folder / "ca.crt", client, serving)
+
+
+def needs_renewal(certificate: bytes, now: float, names: Sequence[str] = ()) -> bool:
+    """Has the certificate lived two thirds of its life, or does it not speak for one of `names`?"""
+    begin, end = pki.lifetime(certificate)
+    return now > begin + (end - begin) * RENEW_AT or not set(names) <= (pki.names_of(certificate) if names else set())
+
+
+def write_kubeconfig(path: Path, server: str, ca: bytes, pair: pki.Pair, *, user: str) -> None:
+    """A kubeconfig (mode 0600) for one user of this cluster, as JSON, which is YAML."""
+    cluster = {"server": server, "certificate-authority-data": pki.b64(ca)}
+    credentials = {"client-certificate-data": pki.b64(pair.certificate), "client-key-data": pki.b64(pair.key)}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "minik8s", "cluster": cluster}],
+        "users": [{"name": user, "user": credentials}],
+        "contexts": [{"name": "minik8s", "context": {"cluster": "minik8s", "user": user}}],
+        "current-context": "minik8s",
+    }
+    pki.write_private(path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+
+
+def server_context(serving: tuple[Path, Path], ca_file: Path) -> ssl.SSLContext:
+    """TLS for a server that knows clients by certificates of our CA, and lets those without one in (as anonymous)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(*serving)
+    context.load_verify_locations(ca_file)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def client_context(ca_file: Path, client: tuple[Path, Path] | None) -> ssl.SSLContext:
+    """TLS for a client that trusts our CA alone, with its certificate if it has one."""
+    context = ssl.create_default_context(cafile=str(ca_file))
+    if client is not None:
+        context.load_cert_chain(*client)
+    return context
+
+
+def _leaf(
+    folder: Path,
+    stem: str,
+    ca: pki.Pair,
+    common_name: str,
+    *,
+    clock: Clock,
+    organizations: Sequence[str] = (),
+    names: Sequence[str] = (),
+    server: bool = False,
+    client: bool = True,
+) -> None:
+    """Make `stem.crt` and `stem.key`, unless they are there and good for a while."""
+    certificate = folder / f"{stem}.crt"
+    if certificate.exists() and not needs_renewal(certificate.read_bytes(), clock(), names):
+        return
+    pair = pki.issue(ca, common_name, organizations=organizations, names=names, server=server, client=client)
+    pki.write_private(folder / f"{stem}.key", pair.key)
+    pki.write_private(certificate, pair.certificate)
+
+
+def _stored(folder: Path, stem: str, make: Callable[[], pki.Pair]) -> pki.Pair:
+    certificate, key = folder / f"{stem}.crt", folder / f"{stem}.key"
+    if not (certificate.exists() and key.exists()):
+        pair = make()
+        pki.write_private(key, pair.key)
+        pki.write_private(certificate, pair.certificate)
+    return _read_pair(folder, stem)
+
+
+def _read_pair(folder: Path, stem: str) -> pki.Pair:
+    return pki.Pair((folder / f"{stem}.crt").read_bytes(), (folder / f"{stem}.key").read_bytes())
+
+
+def _secret(path: Path, make: Callable[[], bytes]) -> bytes:
+    if not path.exists():
+        pki.write_private(path, make())
+    return path.read_bytes()
+
+
+def _new_uid() -> str:
+    import uuid
+
+    return str(uuid.uuid4())
