@@ -1,0 +1,133 @@
+"""Certificates for nodes: requests that a node may make for itself are approved and signed at once; others wait.
+
+A joining node (bootstrap token) or the node itself may get a client certificate as `system:node:NAME` and a serving
+certificate for its kubelet. What people request otherwise is signed only when somebody has approved it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from minik8s import pki
+from minik8s.api.kinds.certificatesigningrequest import CertificateSigningRequest, CertificateSigningRequestSpec
+from minik8s.api.kinds.node import Node
+from minik8s.api.meta import is_true
+from minik8s.client.base import Client
+from minik8s.client.controller import Controller
+from minik8s.client.informer import Informers
+from minik8s.clock import Clock, parse_time, rfc3339, system_clock
+
+CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
+SERVING_SIGNER = "kubernetes.io/kubelet-serving"
+GENERAL_CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
+KEEP = 3600.0  # seconds that a finished request is kept, as upstream's csrcleaner does for issued ones
+NODE_PREFIX, NODES, BOOTSTRAPPERS = "system:node:", "system:nodes", "system:bootstrappers"
+
+
+class Verdict(NamedTuple):
+    """`approve`: True, False (deny), or None: not ours to say."""
+
+    approve: bool | None
+    message: str
+
+
+def judge(spec: CertificateSigningRequestSpec, request: pki.Request, holder: str | None) -> Verdict:
+    """May the requestor have this certificate without anybody's word?
+
+    `holder` is the uid label of the living node of that name, None if there is none; a node proves that it is the same
+    by asking with its own certificate.
+    """
+    if spec.signerName not in (CLIENT_SIGNER, SERVING_SIGNER):
+        return Verdict(None, "")
+    if not request.common_name.startswith(NODE_PREFIX) or request.organizations != (NODES,):
+        return Verdict(False, f"a node's certificate is for {NODE_PREFIX}NAME in the group {NODES}")
+    itself = spec.username == request.common_name and NODES in spec.groups
+    if itself:
+        return Verdict(True, "the node renews its own certificate")
+    if BOOTSTRAPPERS not in spec.groups:
+        return Verdict(None, "")
+    if holder is not None:
+        name = request.common_name.removeprefix(NODE_PREFIX)
+        return Verdict(
+            False,
+            f'a living node is already called "{name}": choose another --node-name, '
+            f'or "kubectl delete node {name}" if that one is gone for good',
+        )
+    return Verdict(True, "a joining node has shown a bootstrap token")
+
+
+class CertificateController(Controller):
+    """Approves, signs and later forgets certificate signing requests. Runs only in a master: it holds the CA's key."""
+
+    name: ClassVar[str] = "certificates"
+    workers: ClassVar[int] = 2
+
+    def __init__(self, client: Client, informers: Informers, ca: pki.Pair, *, clock: Clock = system_clock) -> None:
+        super().__init__(client, informers)
+        self._ca = ca
+        self._clock = clock
+        self._requests = informers.of(CertificateSigningRequest)
+        self._nodes = informers.of(Node)
+        self._requests.on_change(lambda old, new: self.queue.add(new.key) if new else None)
+
+    async def reconcile(self, key: str) -> float | None:
+        request = self._requests.by_key(key)
+        if request is None or request.deleting:
+            return None
+        conditions = request.status.conditions
+        done = request.status.certificate or is_true(conditions, "Denied") or is_true(conditions, "Failed")
+        if done:
+            age = self._clock() - parse_time(request.metadata.creationTimestamp)
+            if age >= KEEP:
+                await self.client.delete(CertificateSigningRequest, key, uid=request.metadata.uid)
+                return None
+            return KEEP - age
+        try:
+            wanted = pki.read_request(base64.b64decode(request.spec.request))
+        except ValueError as error:
+            await self._conclude(request, "Failed", "InvalidRequest", str(error))
+            return None
+        if not is_true(conditions, "Approved"):
+            verdict = judge(request.spec, wanted, self._living(wanted.common_name))
+            if verdict.approve is not None:
+                await self._conclude(
+                    request, "Approved" if verdict.approve else "Denied", "AutoApproved", verdict.message
+                )
+            return None
+        await self._sign(request, wanted)
+        return None
+
+    def _living(self, common_name: str) -> str | None:
+        node = self._nodes.get(None, common_name.removeprefix(NODE_PREFIX))
+        if node is None or not is_true(node.status.conditions, "Ready"):
+            return None
+        return node.metadata.uid
+
+    async def _conclude(self, request: CertificateSigningRequest, type: str, reason: str, message: str) -> None:
+        now = rfc3339(self._clock())
+        condition = {"type": type, "status": "True", "reason": reason, "message": message, "lastUpdateTime": now}
+        condition["lastTransitionTime"] = now
+        held = await self.client.raw(self.client.resource(CertificateSigningRequest), request.metadata.name)
+        held.setdefault("status", {}).setdefault("conditions", []).append(condition)
+        subresource = "status" if type == "Failed" else "approval"
+        await self.client.update(CertificateSigningRequest, held, subresource=subresource)
+
+    async def _sign(self, request: CertificateSigningRequest, wanted: pki.Request) -> None:
+        pair = pki.issue(
+            self._ca,
+            wanted.common_name,
+            organizations=wanted.organizations,
+            names=_names(request.spec.signerName, wanted),
+            server=request.spec.signerName == SERVING_SIGNER,
+            client=request.spec.signerName != SERVING_SIGNER,
+            days=min((request.spec.expirationSeconds or pki.LEAF_DAYS * pki.DAY) / pki.DAY, pki.LEAF_DAYS),
+            public_key_of=base64.b64decode(request.spec.request),
+        )
+        status = {"status": {"certificate": pki.b64(pair.certificate)}}
+        await self.client.patch(CertificateSigningRequest, request.metadata.name, None, status, subresource="status")
+
+
+def _names(signer: str, wanted: pki.Request) -> Sequence[str]:
+    return (*wanted.dns_names, *wanted.addresses) if signer == SERVING_SIGNER else ()
