@@ -114,6 +114,7 @@ class Store(Protocol):
     def changes(self, after: int) -> AsyncGenerator[Sequence[Change], None]:
         """Every change committed after revision `after`, exactly once, in order of revision, in batches, without end.
 
+        A change with an empty key changes nothing, it tells that another master's `load` has shown this revision.
         Raises Compacted, and StoreUnavailable when the store has stopped for good. Leave it with `aclose()`.
         """
         ...

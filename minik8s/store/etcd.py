@@ -48,6 +48,7 @@ OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # pages and watch responses may exceed gRPC's 4 MiB
     ("grpc.keepalive_time_ms", 10_000),  # notices a peer that is gone without a word; etcd allows a ping each 5 s
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_http_proxy", 0),
 )
@@ -145,8 +146,7 @@ class EtcdStore:
                     async for batch in batches:
                         after = batch[-1].rev
                         self._revision = max(self._revision, after)
-                        if own := [change for change in batch if change.key]:
-                            yield own
+                        yield batch
                         await self._trim()
             except rpc.AioRpcError as error:
                 if error.code() in FATAL:
@@ -195,7 +195,7 @@ class EtcdStore:
                 await self.compact(self._revision - self._keep)
 
     async def _watch(self, after: int) -> AsyncGenerator[list[Change], None]:
-        """Batches of the changes after revision `after`; marks are among them, with an empty key.
+        """Batches of the changes after revision `after`; a mark is a change with an empty key.
 
         It starts at `after` itself, not behind it: etcd then refuses exactly what is older than a compaction. A watch
         from the very revision of a compaction is accepted, but a deletion at that revision is lost.

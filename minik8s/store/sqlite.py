@@ -24,6 +24,7 @@ T = TypeVar("T")
 APPLICATION_ID = 0x6D6B3873  # "mk8s", in the file's header: tells our files from other programs'
 FORMAT = 1  # user_version, in the header as well: raised when the tables change
 ROWS = 64  # per INSERT statement; one prepared statement is kept for each size up to this
+LOCK_WAIT = 1.0  # seconds for a predecessor that is just ending
 MAGIC = b"SQLite format 3\0"
 
 SCHEMA = """
@@ -91,7 +92,7 @@ class SqliteStore(SingleWriter):
         _identify(self._path)
         self._path.chmod(0o600)
         self._db = db = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, cached_statements=2 * ROWS
+            self._path, isolation_level=None, check_same_thread=False, cached_statements=2 * ROWS, timeout=LOCK_WAIT
         )
         try:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before WAL: the lock is kept, no shared memory is needed

@@ -75,8 +75,9 @@ class WatchCache:
         return self._records.get(key)
 
     def list(self, prefix: str) -> tuple[list[Record], int]:
-        """The records under the folder `prefix` (at least a resource, `/pods/`), sorted by key, and the revision."""
-        keys = self._keys.get(_resource(prefix), [])
+        """The records under the folder `prefix` (`/pods/`, `/pods/default/`), sorted by key, and the revision. Only for
+        `/`, everything, they are sorted now."""
+        keys = self._keys.get(_resource(prefix), []) if prefix != "/" else sorted(self._records)
         records = self._records
         found = keys[bisect_left(keys, prefix) : bisect_left(keys, prefix[:-1] + chr(ord("/") + 1))]
         return [records[key] for key in found], self._revision
@@ -199,7 +200,10 @@ class WatchCache:
             self._wake()
 
     def _publish(self, change: Change) -> None:
+        self._revision = change.rev
         key, record = change.key, change.record()
+        if not key:
+            return
         if record is None:
             if self._records.pop(key, None) is not None:
                 keys = self._keys[_resource(key)]
@@ -211,7 +215,6 @@ class WatchCache:
         if len(self._ring) == self._ring.maxlen:
             self._ring_floor = self._ring[0].rev
         self._ring.append(change)
-        self._revision = change.rev
         for prefix in _prefixes(key):
             if group := self._watchers.get(prefix):
                 for watcher in tuple(group):  # one that overflows leaves the group

@@ -44,6 +44,11 @@ class Watcher:
             for change in await self.next():
                 yield change
 
+    @property
+    def idle(self) -> bool:
+        """Whether all changes up to the cache's revision have been taken by `next`."""
+        return not self._buffer and self._end is None
+
     def push(self, change: Change) -> None:
         """Hand over one change. This call is the whole price of a delivery: keep it short."""
         self._buffer.append(change)

@@ -1,4 +1,4 @@
-"""Stores to test: each factory opens the same data again and again; etcd is Debian's server, started for the session."""
+"""Stores to test: a factory opens the same data again and again; etcd is Debian's server, started once."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ class EtcdServer:
                     return
             time.sleep(0.02)
         pytest.fail("etcd does not start:\n" + (self.folder / "log").read_text()[-2000:])
+
+    @staticmethod
+    def spare_port() -> int:
+        return _free_ports(1)[0]
 
     def kill(self) -> None:
         if self.process is not None:

@@ -66,7 +66,9 @@ async def test_compare_and_swap_refuses_and_says_what_is_there(store: Store):
         assert absent.value.current is None
 
 
-@pytest.mark.parametrize(("key", "value"), [("pods/a", template()), ("/pods/a", b"{}"), ("/pods/a", stamp(template(), 1))])
+@pytest.mark.parametrize(
+    ("key", "value"), [("pods/a", template()), ("/pods/a", b"{}"), ("/pods/a", stamp(template(), 1))]
+)
 async def test_callers_mistakes(store: Store, key: str, value: bytes):
     with pytest.raises(ValueError):
         await store.write(key, value, expect=0)
@@ -133,7 +135,8 @@ async def test_changes_follow_live(store: Store):
 
 async def test_history_is_a_slice_of_the_changes(store: Store):
     begin, _ = await store.load()
-    done = [await store.write(f"/{'pods' if n % 2 else 'po_s'}/a/{n % 4}", template(str(n)), expect=None) for n in range(12)]
+    keys = [f"/{'pods' if n % 2 else 'po_s'}/a/{n % 4}" for n in range(12)]
+    done = [await store.write(key, template(str(n)), expect=None) for n, key in enumerate(keys)]
     done.append(await store.write("/pods/a/1", None, expect=None))
     assert await store.history("", begin, done[-1].rev) == done
     assert await store.history("/po_s/", begin, done[-1].rev) == [c for c in done if c.key.startswith("/po_s/")]
