@@ -22,9 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from pyroute2.conntrack import AsyncConntrack, NFCTAttrTuple
+from pyroute2.conntrack import AsyncConntrack
 from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 from pyroute2.netlink.rtnl import (
     RTM_DELLINK,
     RTM_GETLINK,
@@ -53,10 +54,10 @@ T = TypeVar("T")
 
 
 class Link(NamedTuple):
-    index: int
+    number: int  # the kernel's interface index
     name: str
     alias: str
-    peer: int  # index of the other end of a pair, in its own namespace
+    peer: int  # number of the other end of a pair, in its own namespace
     mtu: int
 
 
@@ -184,7 +185,7 @@ def _is_wired(host: socket.socket, pod: socket.socket, name: str, alias: str) ->
         outer, inner = _link(host, name), _link(pod, "eth0")
     except NetworkError:
         return False
-    return outer.alias == alias and outer.peer == inner.index and inner.peer == outer.index
+    return outer.alias == alias and outer.peer == inner.number and inner.peer == outer.number
 
 
 def _tune(name: str) -> None:

@@ -1,0 +1,212 @@
+"""From a Service and its EndpointSlices to what the kernel is told of it: pure.
+
+The rules are kube-proxy's: only ready endpoints are used; when there is none, those that terminate but still serve;
+policy Local narrows them to this node; a port with no endpoint at all is refused at once, one with endpoints on
+other nodes only is dropped where the policy is Local. Slices are the truth, also for `publishNotReadyAddresses`,
+whose controller writes every endpoint as ready.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from minik8s.api.kinds.endpointslice import SERVICE_NAME_LABEL, Endpoint, EndpointSlice
+from minik8s.api.kinds.service import Service, ServicePort
+from minik8s.net.nft import EMPTY, LOCAL_SLOTS, Ruleset
+
+# A Service with one of these is somebody else's work (well-known labels of Kubernetes).
+PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+
+
+class Backend(NamedTuple):
+    """One endpoint of one port."""
+
+    ip: str
+    port: int
+    local: bool  # on this node, or nobody knows where
+
+
+class Backends(NamedTuple):
+    """The endpoints of one port that traffic may go to, for each policy."""
+
+    cluster: tuple[Backend, ...]
+    local: tuple[Backend, ...]
+
+
+def service_key(piece: EndpointSlice) -> str:
+    """`namespace/name` of the Service a slice belongs to; "" if none."""
+    name = piece.metadata.labels.get(SERVICE_NAME_LABEL, "")
+    return f"{piece.metadata.namespace}/{name}" if name else ""
+
+
+def is_proxied(service: Service) -> bool:
+    labels = service.metadata.labels
+    if PROXY_NAME_LABEL in labels or HEADLESS_LABEL in labels or service.spec.type == "ExternalName":
+        return False
+    return any(map(_is_v4, _cluster_ips(service)))
+
+
+def render(service: Service, slices: Sequence[EndpointSlice], node: str, *, own: frozenset[str]) -> Ruleset:
+    """What one Service asks of the node's table. `own` are addresses the node answers itself (cluster DNS)."""
+    if not is_proxied(service):
+        return EMPTY
+    found = _Contents()
+    for port in service.spec.ports:
+        if port.protocol not in ("TCP", "UDP"):
+            continue  # SCTP: Docker's networks and our maps do not carry it
+        _render_port(found, service, port, backends(port, slices, node), own)
+    return Ruleset(frozenset(found.chains), found.elements)
+
+
+def backends(port: ServicePort, slices: Iterable[EndpointSlice], node: str) -> Backends:
+    """The usable endpoints of a Service's port, in a stable order."""
+    ready: set[Backend] = set()
+    serving: set[Backend] = set()
+    for piece in slices:
+        if piece.addressType != "IPv4":
+            continue
+        numbers = [p.port for p in piece.ports if p.name == port.name and p.protocol == port.protocol and p.port]
+        for endpoint in piece.endpoints if numbers else ():
+            if not endpoint.addresses:
+                continue
+            local = endpoint.nodeName in ("", node)
+            each = {Backend(endpoint.addresses[0], number, local) for number in numbers}
+            if is_ready(endpoint):
+                ready |= each
+            elif endpoint.conditions.serving is not False and endpoint.conditions.terminating:
+                serving |= each
+    return Backends(
+        tuple(sorted(ready or serving)),
+        tuple(sorted({b for b in ready if b.local} or {b for b in serving if b.local})),
+    )
+
+
+def is_ready(endpoint: Endpoint) -> bool:
+    """Unknown counts as ready, as the API says."""
+    return endpoint.conditions.ready is not False
+
+
+def udp_ports(contents: Ruleset) -> dict[tuple[str, int], frozenset[str]]:
+    """(address, or "" for a node port; port) -> endpoint addresses, of UDP."""
+    flows: dict[tuple[str, int], set[str]] = {}
+    for name, parts in (("endpoints_udp", 3), ("nodeport_endpoints_udp", 2)):
+        for key, value in contents.elements.get(name, {}).items():
+            *address, port, _slot = key.split(" . ")
+            flow = (address[0] if parts == 3 else "", int(port))
+            flows.setdefault(flow, set()).add(value.split(" . ")[0])
+    return {flow: frozenset(addresses) for flow, addresses in flows.items()}
+
+
+def stale_udp(before: Ruleset, after: Ruleset) -> list[tuple[str, int, str]]:
+    """Flows the kernel must forget: to endpoints that went, and all of a port that had no endpoint (see Netlink)."""
+    old, new = udp_ports(before), udp_ports(after)
+    stale = [(*flow, ip) for flow, ips in old.items() for ip in sorted(ips - new.get(flow, frozenset()))]
+    return stale + [(*flow, "") for flow in new if flow not in old]
+
+
+class _Contents:
+    def __init__(self) -> None:
+        self.chains: set[str] = set()
+        self.elements: dict[str, dict[str, str]] = {}
+
+    def set(self, name: str, key: str, value: str = "") -> None:
+        self.elements.setdefault(name, {})[key] = value
+
+    def goto(self, name: str, key: str, chain: str) -> None:
+        self.chains.add(chain)
+        self.set(name, key, f"goto {chain}")
+
+
+def _render_port(found: _Contents, service: Service, port: ServicePort, to: Backends, own: frozenset[str]) -> None:
+    protocol = port.protocol.lower()
+    internal_local = service.spec.internalTrafficPolicy == "Local"
+    external_local = service.spec.externalTrafficPolicy == "Local"
+    for ip in filter(_is_v4, _cluster_ips(service)):
+        if ip not in own:
+            door = _Door(protocol, port.port, ip, _stickiness(service))
+            _open(found, door, to.local if internal_local else to.cluster, "l" if internal_local else "c", to)
+    doors = [_Door(protocol, port.port, ip, _stickiness(service)) for ip in external_ips(service) if ip not in own]
+    if port.nodePort:
+        doors.append(_Door(protocol, port.nodePort, "", _stickiness(service)))
+    for door in doors:
+        _open(found, door, to.cluster, "x", to)
+        if external_local and to.cluster:
+            _open_local(found, door, to.local)
+    for backend in to.cluster:
+        if backend.local:
+            found.set("hairpin", f"{backend.ip} . {backend.ip}")
+
+
+class _Door(NamedTuple):
+    """Where clients knock: an address and port, or a port of the node (`ip` is "")."""
+
+    protocol: str
+    port: int
+    ip: str
+    seconds: int  # of session affinity; 0 = none
+
+    @property
+    def key(self) -> str:
+        return f"{self.ip} . {self.protocol} . {self.port}" if self.ip else f"{self.protocol} . {self.port}"
+
+    def chain(self, policy: str, count: int) -> str:
+        return f"{'s' if self.ip else 'p'}{policy}{count}" + (f"_{self.seconds}" if self.seconds else "")
+
+
+def _open(found: _Contents, door: _Door, to: Sequence[Backend], policy: str, all_of: Backends) -> None:
+    """Lead a door to endpoints, or close it so that clients see it at once."""
+    if not to:
+        name = "refused" if door.ip else "refused_nodeports"
+        if all_of.cluster:
+            found.set(name, door.key, "drop")  # there are endpoints, but not for those who knock here
+        else:
+            found.set(name, door.key, "goto refuse")
+        return
+    found.goto("services" if door.ip else "nodeports", door.key, door.chain(policy, len(to)))
+    _fill(found, door, to, LOCAL_SLOTS if policy == "l" else 0)
+
+
+def _open_local(found: _Contents, door: _Door, to: Sequence[Backend]) -> None:
+    """externalTrafficPolicy Local: who comes from outside the cluster reaches this node's endpoints or nothing."""
+    name = "services_local" if door.ip else "nodeports_local"
+    if not to:
+        found.set(name, door.key, "accept")  # not translated here: falls to `refused` below
+        found.set("refused" if door.ip else "refused_nodeports", door.key, "drop")
+        return
+    found.goto(name, door.key, door.chain("l", len(to)))
+    _fill(found, door, to, LOCAL_SLOTS)
+
+
+def _fill(found: _Contents, door: _Door, to: Sequence[Backend], first: int) -> None:
+    prefix = f"{door.ip} . {door.port}" if door.ip else str(door.port)
+    name = ("endpoints_" if door.ip else "nodeport_endpoints_") + door.protocol
+    for slot, backend in enumerate(to[:LOCAL_SLOTS], first):
+        found.set(name, f"{prefix} . {slot}", f"{backend.ip} . {backend.port}")
+    if door.seconds:
+        found.goto(("sticky_" if door.ip else "sticky_nodeports_") + door.protocol, prefix, f"stick{door.seconds}")
+
+
+def _cluster_ips(service: Service) -> tuple[str, ...]:
+    return service.spec.clusterIPs or (service.spec.clusterIP,)
+
+
+def external_ips(service: Service) -> Iterator[str]:
+    """externalIPs and the addresses a load balancer gave, IPv4, each once."""
+    ingress = (entry.ip for entry in service.status.loadBalancer.ingress)
+    return iter(dict.fromkeys(filter(_is_v4, (*service.spec.externalIPs, *ingress))))
+
+
+def _stickiness(service: Service) -> int:
+    if service.spec.sessionAffinity != "ClientIP":
+        return 0
+    return service.spec.sessionAffinityConfig.clientIP.timeoutSeconds or 10800
+
+
+def _is_v4(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).version == 4
+    except ValueError:  # "", "None"
+        return False
