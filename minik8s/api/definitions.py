@@ -49,3 +49,9 @@ def descriptions() -> dict[str, dict[str, str]]:
     """definition -> {"": its own text, property: the property's text}. About 1 MB: drop it after use."""
     texts: dict[str, dict[str, str]] = msgspec.json.decode(_member(1))
     return texts
+
+
+@cache
+def fingerprint() -> int:
+    """A checksum of the schema file: changes whenever any definition or description does."""
+    return zlib.crc32(files("minik8s.api").joinpath("schema.json.gz").read_bytes())

@@ -30,7 +30,6 @@ class Node:
     """What a value at one place must be. `zero` makes what Go decodes null to inside lists and maps (None: nothing)."""
 
     __slots__ = ("fits", "nullable", "plain", "rules", "zero")
-    wants = "must be a value"
 
     def __init__(self, fits: Fits, zero: Callable[[], Any] | None = None) -> None:
         self.fits = fits
@@ -85,10 +84,10 @@ class Anything(Node):
 class Scalar(Node):
     """A value of one of `types` (exactly: a boolean is no integer) that passes `test`, when there is one."""
 
-    __slots__ = ("detail", "types", "wants")
+    __slots__ = ("detail", "test", "types", "wants")
 
     def __init__(self, types: tuple[type[Any], ...], wants: str, test: Fits | None = None, detail: str = "") -> None:
-        self.types, self.wants, self.detail = types, wants, detail
+        self.types, self.wants, self.test, self.detail = types, wants, test, detail
         only = types[0]
         if len(types) > 1:
             kinds = frozenset(types)
@@ -102,7 +101,7 @@ class Scalar(Node):
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
         if value is None or type(value) not in self.types:
             causes.append(mistyped(path, value, self.wants))
-        elif not self.rules:
+        elif self.test is not None and not self.test(value):
             causes.append(invalid(path, value, self.detail))
 
 

@@ -107,7 +107,7 @@ def _distinct(keys: tuple[str, ...]) -> Rule:
         for index, item in enumerate(value if type(value) is list else ()):
             identity = {key: item.get(key) for key in keys} if keys and type(item) is dict else item
             if (same := _same(identity)) in seen:
-                yield duplicate(f"{path}[{index}]", same.decode())
+                yield duplicate(f"{path}[{index}]", identity)
             seen.add(same)
 
     return rule
