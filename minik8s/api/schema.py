@@ -26,9 +26,8 @@ ABSENT_IS_ZERO = frozenset((
     "CustomResourceDefinitionVersion.served", "CustomResourceDefinitionVersion.storage", "CSINodeSpec.drivers",
     "ControllerRevision.revision", "EndpointSlice.endpoints", "Event.eventTime", "HTTPHeader.value",
     "ISCSIPersistentVolumeSource.lun", "ISCSIVolumeSource.lun", "LimitRangeSpec.limits",
-    "NetworkPolicySpec.podSelector",
-    "PreferredSchedulingTerm.preference", "PriorityClass.value", "RoleRef.apiGroup", "TokenRequestSpec.audiences",
-    "VolumeAttachmentStatus.attached",
+    "NetworkPolicySpec.podSelector", "PreferredSchedulingTerm.preference", "PriorityClass.value",
+    "RoleRef.apiGroup", "TokenRequestSpec.audiences", "VolumeAttachmentStatus.attached",
 ))  # fmt: skip
 """`Definition.field`s that OpenAPI calls required only because Go always writes them; a server takes their absence."""
 
@@ -57,14 +56,16 @@ class Schema:
         """Drop unknown and null fields, in place; the paths of the unknown: `spec.containers[0].foo`."""
         unknown: list[str] = []
         with suppress(RecursionError):  # as much is dropped as can be reached; `check` refuses the object
-            self.root.prune(obj, "", unknown)
+            if not self.root.fits(obj):
+                self.root.prune(obj, "", unknown)
         return unknown
 
     def check(self, obj: Any) -> list[Cause]:
         """What is wrong with the types, the formats and the presence of fields; [] when nothing is."""
         causes: list[Cause] = []
         try:
-            self.root.check(obj, "", causes)
+            if not self.root.fits(obj):
+                self.root.check(obj, "", causes)
         except RecursionError:
             causes.append(Cause("<root>", "FieldValueInvalid", "Invalid value: nested too deeply"))
         return causes

@@ -1,8 +1,9 @@
 """The compiled form of a schema: a tree of nodes that judge plain JSON quickly and explain slowly.
 
 Every node has `fits(value)`, a closure over precomputed tables that says whether the whole value is as it should be:
-right types, nothing unknown, nothing null, nothing required missing. Nearly all values fit, so pruning and checking
-begin with that one question and walk down, building paths and messages, only into the parts that do not.
+right types, nothing unknown, nothing null, nothing required missing. Nearly all objects fit, so that question is asked
+first; only for one that does not, `prune` and `check` walk it once more (in time linear in its size, whatever it is),
+building paths and messages.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 
 from minik8s.api.errors import Cause, invalid, required
 
+_CONTAINERS = (dict, list)  # only these can have something to prune
 Fits = Callable[[Any], bool]
 Rule = Callable[[Any, str], Iterable[Cause]]  # (value, path) -> what is wrong with a value of the right type
 
@@ -48,11 +50,10 @@ class Node:
         self.plain, self.rules = None, rules
 
     def prune(self, value: Any, path: str, unknown: list[str]) -> None:
-        if not self.fits(value):
-            self._drop(value, path, unknown)
+        """Remove unknown and null fields below, in place."""
 
     def check(self, value: Any, path: str, causes: list[Cause]) -> None:
-        if self.fits(value):
+        if value is None and self.nullable:
             return
         before = len(causes)
         self._explain(value, path, causes)
@@ -65,11 +66,8 @@ class Node:
     def has_defaults(self) -> bool:
         return False
 
-    def _drop(self, value: Any, path: str, unknown: list[str]) -> None:
-        """Remove unknown and null fields below, in place."""
-
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
-        raise NotImplementedError
+        """Add what is wrong with the value's type, form and content; `rules` come after it."""
 
 
 class Anything(Node):
@@ -99,7 +97,7 @@ class Scalar(Node):
             super().__init__(lambda value: type(value) is only and test(value))
 
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
-        if value is None or type(value) not in self.types:
+        if type(value) not in self.types:
             causes.append(mistyped(path, value, self.wants))
         elif self.test is not None and not self.test(value):
             causes.append(invalid(path, value, self.detail))
@@ -127,7 +125,7 @@ class MapNode(Node):
         self.item, self.atomic = item, atomic
         super().__init__(_map_fits(item))
 
-    def _drop(self, value: Any, path: str, unknown: list[str]) -> None:
+    def prune(self, value: Any, path: str, unknown: list[str]) -> None:
         if type(value) is not dict:
             return
         for key, inner in list(value.items()):
@@ -136,7 +134,7 @@ class MapNode(Node):
                     value[key] = self.item.zero()
                 else:
                     del value[key]
-            else:
+            elif type(inner) in _CONTAINERS:
                 self.item.prune(inner, join(path, key), unknown)
 
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
@@ -144,7 +142,7 @@ class MapNode(Node):
             causes.append(mistyped(path, value, "must be an object"))
             return
         for key, inner in value.items():
-            if inner is not None:
+            if inner is not None and type(inner) is not self.item.plain:
                 self.item.check(inner, f"{path}[{key}]", causes)
 
     def fill(self, value: Any) -> None:
@@ -173,13 +171,13 @@ class ListNode(Node):
     def merges(self) -> bool:
         return "merge" in self.strategy.split(",")
 
-    def _drop(self, value: Any, path: str, unknown: list[str]) -> None:
+    def prune(self, value: Any, path: str, unknown: list[str]) -> None:
         if type(value) is not list:
             return
         for index, inner in enumerate(value):
             if inner is None and self.item.zero and not self.item.nullable:
                 value[index] = self.item.zero()
-            else:
+            elif type(inner) in _CONTAINERS:
                 self.item.prune(inner, f"{path}[{index}]", unknown)
 
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
@@ -187,7 +185,8 @@ class ListNode(Node):
             causes.append(mistyped(path, value, "must be an array"))
             return
         for index, inner in enumerate(value):
-            self.item.check(inner, f"{path}[{index}]", causes)
+            if type(inner) is not self.item.plain:
+                self.item.check(inner, f"{path}[{index}]", causes)
 
     def fill(self, value: Any) -> None:
         if type(value) is list:
@@ -242,7 +241,7 @@ class ObjectNode(Node):
             if key in value:
                 node.fill(value[key])
 
-    def _drop(self, value: Any, path: str, unknown: list[str]) -> None:
+    def prune(self, value: Any, path: str, unknown: list[str]) -> None:
         if type(value) is not dict:
             return
         for key, inner in list(value.items()):
@@ -253,7 +252,7 @@ class ObjectNode(Node):
                     del value[key]
             elif inner is None and not node.nullable:
                 del value[key]
-            else:
+            elif type(inner) in _CONTAINERS:
                 node.prune(inner, join(path, key), unknown)
 
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
@@ -267,7 +266,7 @@ class ObjectNode(Node):
         ]
         for key, inner in value.items():
             node = self.fields.get(key)
-            if node is not None and inner is not None:
+            if node is not None and inner is not None and self._leaves[key] is not type(inner):
                 node.check(inner, join(path, key), causes)
 
     def nullable_field(self, key: str) -> bool:
