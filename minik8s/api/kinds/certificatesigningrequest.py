@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from minik8s.api.kinds.columns import AGE, NAME, NONE, dig, duration
 from minik8s.api.meta import Condition, Object, Struct
-from minik8s.api.resource import Resource
+from minik8s.api.resource import Column, Json, Resource
 
 
 class CertificateSigningRequestSpec(Struct):
@@ -25,6 +26,17 @@ class CertificateSigningRequest(Object):
     status: CertificateSigningRequestStatus = CertificateSigningRequestStatus()
 
 
+def _condition(request: Json, now: float) -> str:
+    types = [c.get("type", "") for c in dig(request, "status.conditions", ())]
+    words = [t for t in ("Approved", "Denied", "Failed") if t in types] or ["Pending"]
+    return ",".join([*words, *(["Issued"] if dig(request, "status.certificate") else [])])
+
+
+def _lifetime(request: Json, now: float) -> str:
+    seconds = dig(request, "spec.expirationSeconds")
+    return duration(seconds) if seconds else NONE
+
+
 RESOURCE = Resource(
     kind="CertificateSigningRequest",
     plural="certificatesigningrequests",
@@ -34,4 +46,13 @@ RESOURCE = Resource(
     shortNames=("csr",),
     namespaced=False,
     subresources=frozenset(("status", "approval")),
+    columns=(
+        NAME,
+        AGE,
+        Column("SignerName", lambda r, now: dig(r, "spec.signerName", NONE), description="Who shall sign."),
+        Column("Requestor", lambda r, now: dig(r, "spec.username", ""), description="Who asks."),
+        Column("RequestedDuration", _lifetime, description="For how long."),
+        Column("Condition", _condition, description="Pending, Approved, Denied, Failed; Issued."),
+    ),
+    selectable={"spec.signerName": lambda r: str(dig(r, "spec.signerName", ""))},
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from minik8s.api.errors import Cause, invalid, not_supported
+from minik8s.api.kinds.columns import AGE, CONTAINERS, IMAGES, NAME, SELECTOR, dig, labels_text, number
 from minik8s.api.kinds.pod import PodTemplateSpec
+from minik8s.api.kinds.workload import default_workload, is_zero, validate_share, validate_workload
 from minik8s.api.meta import Condition, IntOrString, LabelSelector, Object, Struct
-from minik8s.api.resource import Resource
+from minik8s.api.resource import Column, Json, Resource
 
 
 class RollingUpdateDaemonSet(Struct):
@@ -43,6 +46,42 @@ class DaemonSet(Object):
     status: DaemonSetStatus = DaemonSetStatus()
 
 
+STRATEGIES = ("OnDelete", "RollingUpdate")
+
+
+def _default(obj: Json) -> None:
+    default_workload(obj)
+    spec = obj["spec"]
+    strategy = spec.setdefault("updateStrategy", {})
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        strategy["rollingUpdate"] = {"maxSurge": 0, "maxUnavailable": 1, **(strategy.get("rollingUpdate") or {})}
+    spec.setdefault("revisionHistoryLimit", 10)
+
+
+def _prepare(obj: Json, old: Json | None) -> None:
+    if old is None:
+        counts = ("currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady")
+        obj["status"] = dict.fromkeys(counts, 0)
+
+
+def _validate(obj: Json, old: Json | None) -> list[Cause]:
+    causes = list(validate_workload(obj, old))
+    strategy = obj["spec"]["updateStrategy"]
+    if strategy["type"] not in STRATEGIES:
+        causes.append(not_supported("spec.updateStrategy.type", strategy["type"], STRATEGIES))
+    rolling = strategy.get("rollingUpdate")
+    if rolling:
+        for name in ("maxUnavailable", "maxSurge"):
+            causes += validate_share(rolling[name], f"spec.updateStrategy.rollingUpdate.{name}")
+        if is_zero(rolling["maxUnavailable"]) == is_zero(rolling["maxSurge"]):
+            field = "spec.updateStrategy.rollingUpdate.maxUnavailable"
+            causes.append(
+                invalid(field, rolling["maxUnavailable"], "exactly one of it and maxSurge must be more than 0")
+            )
+    return causes
+
+
 RESOURCE = Resource(
     kind="DaemonSet",
     plural="daemonsets",
@@ -52,4 +91,24 @@ RESOURCE = Resource(
     shortNames=("ds",),
     categories=("all",),
     subresources=frozenset(("status",)),
+    columns=(
+        NAME,
+        number("status.desiredNumberScheduled", "Desired", "Nodes that should run it."),
+        number("status.currentNumberScheduled", "Current", "Nodes that run it."),
+        number("status.numberReady", "Ready", "Nodes where it is ready."),
+        number("status.updatedNumberScheduled", "Up-to-date", "Nodes with the newest template."),
+        number("status.numberAvailable", "Available", "Nodes where it is available."),
+        Column(
+            "Node Selector",
+            lambda obj, now: labels_text(dig(obj, "spec.template.spec.nodeSelector", {})),
+            description="Which nodes.",
+        ),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ),
+    default=_default,
+    validate=_validate,
+    prepare=_prepare,
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from minik8s.api.kinds.columns import AGE, NAME, NONE
 from minik8s.api.meta import Object, ObjectReference, Struct
-from minik8s.api.resource import Resource
+from minik8s.api.resource import Column, Json, Resource
 
 
 class EndpointAddress(Struct):
@@ -30,6 +31,26 @@ class Endpoints(Object):
     subsets: tuple[EndpointSubset, ...] = ()
 
 
+SHOWN = 3  # endpoints in a row of a table, as kubectl shows them
+
+
+def _addresses(endpoints: Json, now: float) -> str:
+    found = [
+        f"{address.get('ip')}:{port.get('port')}"
+        for subset in endpoints.get("subsets") or ()
+        for port in subset.get("ports") or ()
+        for address in subset.get("addresses") or ()
+    ]
+    more = f" + {len(found) - SHOWN} more..." if len(found) > SHOWN else ""
+    return ",".join(found[:SHOWN]) + more or NONE
+
+
+def _default(endpoints: Json) -> None:
+    for subset in endpoints.get("subsets") or ():
+        for port in subset.get("ports") or ():
+            port.setdefault("protocol", "TCP")
+
+
 RESOURCE = Resource(
     kind="Endpoints",
     plural="endpoints",
@@ -37,4 +58,7 @@ RESOURCE = Resource(
     definition="io.k8s.api.core.v1.Endpoints",
     singular="endpoints",
     shortNames=("ep",),
+    columns=(NAME, Column("Endpoints", _addresses, description="Addresses that are ready."), AGE),
+    default=_default,
+    spec_generation=False,
 )

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from minik8s.api.kinds.columns import AGE, NAME, NONE, dig
 from minik8s.api.meta import Object
-from minik8s.api.resource import Resource
+from minik8s.api.resource import Column, Json, Resource
 
 
 class IngressClass(Object):
     spec: dict[str, Any] = {}
+
+
+def _parameters(obj: Json, now: float) -> str:
+    found = dig(obj, "spec.parameters", {})
+    kind = f"{found.get('kind', '')}.{found['apiGroup']}" if found.get("apiGroup") else found.get("kind", "")
+    return f"{kind}/{found.get('name', '')}" if found else NONE
 
 
 RESOURCE = Resource(
@@ -19,4 +26,10 @@ RESOURCE = Resource(
     type=IngressClass,
     definition="io.k8s.api.networking.v1.IngressClass",
     namespaced=False,
+    columns=(
+        NAME,
+        Column("Controller", lambda obj, now: dig(obj, "spec.controller", ""), description="Who serves the class."),
+        Column("Parameters", _parameters, description="Settings of the class."),
+        AGE,
+    ),
 )

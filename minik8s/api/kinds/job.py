@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from minik8s.api.errors import Cause, invalid, not_supported, required
+from minik8s.api.kinds.columns import AGE, CONTAINERS, IMAGES, NAME, SELECTOR, condition, dig, duration
 from minik8s.api.kinds.pod import PodTemplateSpec
+from minik8s.api.kinds.pod_defaults import default_template
+from minik8s.api.kinds.workload import validate_template
 from minik8s.api.meta import Condition, LabelSelector, Object, Struct
-from minik8s.api.resource import Resource
+from minik8s.api.resource import Column, Json, Resource
+from minik8s.clock import parse_time
 
 
 class PodFailurePolicyOnExitCodes(Struct):
@@ -69,6 +74,92 @@ class Job(Object):
     status: JobStatus = JobStatus()
 
 
+MODES = ("Indexed", "NonIndexed")
+COUNTS = ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+def _default(job: Json) -> None:
+    spec = job.setdefault("spec", {})
+    default_template(spec.setdefault("template", {}))
+    if spec.get("completions") is None and spec.get("parallelism") is None:
+        spec["completions"] = 1
+    if spec.get("parallelism") is None:
+        spec["parallelism"] = 1
+    spec.setdefault("backoffLimit", 6)
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    spec.setdefault("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+
+
+def _prepare(job: Json, old: Json | None) -> None:
+    """A job's pods are told by its uid, unless somebody insists on an own selector."""
+    spec, meta = job["spec"], job["metadata"]
+    if old is not None:
+        return
+    job["status"] = {}
+    labels = dict((spec["template"].get("metadata") or {}).get("labels") or {})
+    labels |= {"job-name": meta["name"], "batch.kubernetes.io/job-name": meta["name"]}
+    if not spec.get("manualSelector"):
+        labels |= {"controller-uid": meta["uid"], "batch.kubernetes.io/controller-uid": meta["uid"]}
+        spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": meta["uid"]}}
+    spec["template"].setdefault("metadata", {})["labels"] = labels
+
+
+def _validate(job: Json, old: Json | None) -> list[Cause]:
+    spec = job["spec"]
+    causes = list(validate_template(spec.get("template"), ("Never", "OnFailure")))
+    for name in COUNTS:
+        if spec.get(name) is not None and spec[name] < 0:
+            causes.append(invalid(f"spec.{name}", spec[name], "must be greater than or equal to 0"))
+    if spec["completionMode"] not in MODES:
+        causes.append(not_supported("spec.completionMode", spec["completionMode"], MODES))
+    elif spec["completionMode"] == "Indexed" and spec.get("completions") is None:
+        causes.append(required("spec.completions", "when completion mode is Indexed"))
+    if spec.get("podFailurePolicy") and dig(spec, "template.spec.restartPolicy") != "Never":
+        causes.append(invalid("spec.template.spec.restartPolicy", dig(spec, "template.spec.restartPolicy"),
+                              "only \"Never\" is supported when podFailurePolicy is specified"))  # fmt: skip
+    if old is not None:
+        for name in ("completions", "selector", "completionMode", "podFailurePolicy"):
+            if dig(old, f"spec.{name}") != spec.get(name):
+                causes.append(invalid(f"spec.{name}", str(spec.get(name)), "field is immutable"))
+        if (
+            not spec.get("suspend")
+            and not dig(old, "spec.suspend")
+            and dig(old, "spec.template") != spec.get("template")
+        ):
+            causes.append(invalid("spec.template", "…", "field is immutable"))
+    return causes
+
+
+def _status(job: Json, now: float) -> str:
+    for type, text in (("Complete", "Complete"), ("Failed", "Failed"), ("Suspended", "Suspended")):
+        if (condition(job, type) or {}).get("status") == "True":
+            return text
+    if job["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    for type in ("FailureTarget", "SuccessCriteriaMet"):
+        if (condition(job, type) or {}).get("status") == "True":
+            return type
+    return "Running"
+
+
+def _completions(job: Json, now: float) -> str:
+    done, spec = dig(job, "status.succeeded", 0), job["spec"]
+    if spec.get("completions") is not None:
+        return f"{done}/{spec['completions']}"
+    parallelism = spec.get("parallelism") or 0
+    return f"{done}/1 of {parallelism}" if parallelism > 1 else f"{done}/1"
+
+
+def _duration(job: Json, now: float) -> str:
+    start = dig(job, "status.startTime")
+    if not start:
+        return ""
+    end = dig(job, "status.completionTime") or (condition(job, "Failed") or {}).get("lastTransitionTime")
+    return duration((parse_time(end) if end else now) - parse_time(start))
+
+
 RESOURCE = Resource(
     kind="Job",
     plural="jobs",
@@ -77,4 +168,18 @@ RESOURCE = Resource(
     definition="io.k8s.api.batch.v1.Job",
     categories=("all",),
     subresources=frozenset(("status",)),
+    columns=(
+        NAME,
+        Column("Status", _status, description="Running, Complete, Failed, Suspended."),
+        Column("Completions", _completions, description="Pods that succeeded, of those wanted."),
+        Column("Duration", _duration, description="From the first pod to the end, or to now."),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        SELECTOR,
+    ),
+    default=_default,
+    validate=_validate,
+    prepare=_prepare,
+    selectable={"status.successful": lambda job: str(dig(job, "status.succeeded", 0))},
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from minik8s.api.kinds.columns import AGE, NAME, dig
 from minik8s.api.meta import Object, Struct
-from minik8s.api.resource import Resource
+from minik8s.api.resource import Column, Resource
 
 
 class LeaseSpec(Struct):
@@ -25,4 +26,9 @@ RESOURCE = Resource(
     type=Lease,
     definition="io.k8s.api.coordination.v1.Lease",
     spec_generation=False,
+    columns=(
+        NAME,
+        Column("Holder", lambda lease, now: dig(lease, "spec.holderIdentity", ""), description="Who holds it."),
+        AGE,
+    ),
 )

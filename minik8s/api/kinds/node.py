@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from minik8s.api.errors import Cause, duplicate, forbidden, not_supported, required
+from minik8s.api.kinds.columns import AGE, NAME, NONE, dig
 from minik8s.api.meta import Condition, IntOrString, Object, Struct
-from minik8s.api.resource import Resource
+from minik8s.api.resource import Column, Json, Resource
 
 
 class Taint(Struct):
@@ -67,6 +69,50 @@ class Node(Object):
     status: NodeStatus = NodeStatus()
 
 
+ROLE_LABEL = "node-role.kubernetes.io/"
+EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
+
+
+def _status(node: Json, now: float) -> str:
+    ready = next((c for c in dig(node, "status.conditions", ()) if c.get("type") == "Ready"), None)
+    words = ["Unknown"] if ready is None else ["Ready" if ready.get("status") == "True" else "NotReady"]
+    return ",".join([*words, *(["SchedulingDisabled"] if dig(node, "spec.unschedulable") else [])])
+
+
+def _roles(node: Json, now: float) -> str:
+    labels = dig(node, "metadata.labels", {})
+    roles = sorted(key.removeprefix(ROLE_LABEL) for key in labels if key.startswith(ROLE_LABEL) and key != ROLE_LABEL)
+    return ",".join(roles) or NONE
+
+
+def _address(node: Json, type: str) -> str:
+    return next((a["address"] for a in dig(node, "status.addresses", ()) if a.get("type") == type), NONE)
+
+
+def _default(node: Json) -> None:
+    """A taint says when it was put there: eviction counts from then."""
+    node.setdefault("spec", {})
+
+
+def _validate(node: Json, old: Json | None) -> list[Cause]:
+    causes, seen = [], set()
+    for index, taint in enumerate(dig(node, "spec.taints", ())):
+        here, key, effect = f"spec.taints[{index}]", taint.get("key"), taint.get("effect")
+        if not key:
+            causes.append(required(f"{here}.key"))
+        if effect not in EFFECTS:
+            causes.append(not_supported(f"{here}.effect", effect, EFFECTS))
+        if (key, effect) in seen:
+            causes.append(duplicate(here, f"{key}:{effect}"))
+        seen.add((key, effect))
+    if old is not None:
+        for field in ("podCIDR", "providerID"):
+            before = dig(old, f"spec.{field}")
+            if before and dig(node, f"spec.{field}") != before:
+                causes.append(forbidden(f"spec.{field}", "node updates may not change it once it is set"))
+    return causes
+
+
 RESOURCE = Resource(
     kind="Node",
     plural="nodes",
@@ -75,4 +121,25 @@ RESOURCE = Resource(
     shortNames=("no",),
     namespaced=False,
     subresources=frozenset(("status",)),
+    columns=(
+        NAME,
+        Column("Status", _status, description="Ready, NotReady or Unknown; and whether new pods may come."),
+        Column("Roles", _roles, description="From labels node-role.kubernetes.io/ROLE."),
+        AGE,
+        Column(
+            "Version", lambda node, now: dig(node, "status.nodeInfo.kubeletVersion", ""), description="Of the kubelet."
+        ),
+        Column("Internal-IP", lambda node, now: _address(node, "InternalIP"), priority=1, description="Address."),
+        Column("External-IP", lambda node, now: _address(node, "ExternalIP"), priority=1, description="Outer address."),
+        Column("OS-Image", lambda node, now: dig(node, "status.nodeInfo.osImage", "<unknown>"), priority=1),
+        Column("Kernel-Version", lambda node, now: dig(node, "status.nodeInfo.kernelVersion", "<unknown>"), priority=1),
+        Column(
+            "Container-Runtime",
+            lambda node, now: dig(node, "status.nodeInfo.containerRuntimeVersion", "<unknown>"),
+            priority=1,
+        ),
+    ),
+    default=_default,
+    validate=_validate,
+    selectable={"spec.unschedulable": lambda node: "true" if dig(node, "spec.unschedulable") else "false"},
 )

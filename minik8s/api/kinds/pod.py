@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from minik8s.api.errors import Cause, invalid
+from minik8s.api.kinds.pod_columns import COLUMNS
+from minik8s.api.kinds.pod_defaults import default_pod
+from minik8s.api.kinds.pod_validation import validate_pod_update, validate_spec
 from minik8s.api.meta import (
     Condition,
     IntOrString,
@@ -12,7 +16,7 @@ from minik8s.api.meta import (
     ObjectMeta,
     Struct,
 )
-from minik8s.api.resource import Resource
+from minik8s.api.resource import Json, Resource
 
 
 class KeySelector(Struct):
@@ -475,6 +479,23 @@ class PodTemplateSpec(Struct):
     spec: PodSpec = PodSpec()
 
 
+def _prepare(pod: Json, old: Json | None) -> None:
+    """A new pod begins Pending; its quality of service follows from its requests and never changes."""
+    if old is None:
+        import msgspec
+
+        from minik8s.api.resources import qos_class
+
+        pod["status"] = {"phase": "Pending", "qosClass": qos_class(msgspec.convert(pod.get("spec") or {}, PodSpec))}
+
+
+def _validate(pod: Json, old: Json | None) -> list[Cause]:
+    causes = list(validate_spec(pod["spec"], "spec"))
+    if old is None and pod["spec"].get("ephemeralContainers"):
+        causes.append(invalid("spec.ephemeralContainers", "", "add them with the ephemeralcontainers subresource"))
+    return causes if old is None else [*causes, *validate_pod_update(pod, old)]
+
+
 RESOURCE = Resource(
     kind="Pod",
     plural="pods",
@@ -485,4 +506,18 @@ RESOURCE = Resource(
     subresources=frozenset(
         ("status", "log", "exec", "attach", "portforward", "binding", "eviction", "ephemeralcontainers", "resize")
     ),
+    columns=COLUMNS,
+    default=default_pod,
+    validate=_validate,
+    prepare=_prepare,
+    selectable={
+        "spec.nodeName": lambda pod: str(pod["spec"].get("nodeName", "")),
+        "spec.restartPolicy": lambda pod: str(pod["spec"].get("restartPolicy", "")),
+        "spec.schedulerName": lambda pod: str(pod["spec"].get("schedulerName", "")),
+        "spec.serviceAccountName": lambda pod: str(pod["spec"].get("serviceAccountName", "")),
+        "spec.hostNetwork": lambda pod: "true" if pod["spec"].get("hostNetwork") else "false",
+        "status.phase": lambda pod: str((pod.get("status") or {}).get("phase", "")),
+        "status.podIP": lambda pod: str((pod.get("status") or {}).get("podIP", "")),
+        "status.nominatedNodeName": lambda pod: str((pod.get("status") or {}).get("nominatedNodeName", "")),
+    },
 )

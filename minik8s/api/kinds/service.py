@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from minik8s.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
+from minik8s.api.kinds.columns import AGE, NAME, NONE, dig, labels_text
+from minik8s.api.kinds.pod_validation import DNS_LABEL, DNS_LABEL_HINT
 from minik8s.api.meta import Condition, IntOrString, Object, Struct
-from minik8s.api.resource import Resource
+from minik8s.api.resource import Column, Json, Resource
 
 
 class ServicePort(Struct):
@@ -63,6 +66,118 @@ class Service(Object):
     status: ServiceStatus = ServiceStatus()
 
 
+TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+PROTOCOLS = ("SCTP", "TCP", "UDP")
+NODE_PORT_TYPES = ("LoadBalancer", "NodePort")
+AFFINITY_TIMEOUT = 10800  # seconds; DefaultClientIPServiceAffinitySeconds
+
+
+def _external(service: Json, now: float) -> str:
+    spec = service["spec"]
+    if spec.get("type") == "ExternalName":
+        return str(spec.get("externalName", NONE))
+    found = [i.get("ip") or i.get("hostname", "") for i in dig(service, "status.loadBalancer.ingress", ())]
+    found += spec.get("externalIPs") or []
+    if spec.get("type") == "LoadBalancer":
+        return ",".join(found) or "<pending>"
+    return ",".join(found) or NONE
+
+
+def _ports(service: Json, now: float) -> str:
+    texts = []
+    for port in service["spec"].get("ports") or ():
+        node = f":{port['nodePort']}" if port.get("nodePort") else ""
+        texts.append(f"{port.get('port')}{node}/{port.get('protocol', 'TCP')}")
+    return ",".join(texts) or NONE
+
+
+def _default(service: Json) -> None:
+    spec = service.setdefault("spec", {})
+    spec.setdefault("type", "ClusterIP")
+    spec.setdefault("sessionAffinity", "None")
+    if spec["sessionAffinity"] == "ClientIP":
+        client = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
+        client.setdefault("timeoutSeconds", AFFINITY_TIMEOUT)
+    elif spec["sessionAffinity"] == "None":
+        spec.pop("sessionAffinityConfig", None)
+    for port in spec.get("ports") or ():
+        port.setdefault("protocol", "TCP")
+        port["protocol"] = str(port["protocol"])
+        if port.get("targetPort") in (None, 0, ""):
+            port["targetPort"] = port.get("port")
+    if spec["type"] in NODE_PORT_TYPES or spec.get("externalIPs"):
+        spec.setdefault("externalTrafficPolicy", "Cluster")
+    else:
+        spec.pop("externalTrafficPolicy", None)
+    if spec["type"] == "LoadBalancer":
+        spec.setdefault("allocateLoadBalancerNodePorts", True)
+    if spec["type"] != "ExternalName":
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+        spec.setdefault("ipFamilies", ["IPv4"])
+        spec.setdefault("ipFamilyPolicy", "SingleStack")
+    service.setdefault("status", {}).setdefault("loadBalancer", {})
+
+
+def _validate(service: Json, old: Json | None) -> list[Cause]:
+    spec = service["spec"]
+    causes: list[Cause] = []
+    if spec["type"] not in TYPES:
+        causes.append(not_supported("spec.type", spec["type"], TYPES))
+    if spec["sessionAffinity"] not in ("ClientIP", "None"):
+        causes.append(not_supported("spec.sessionAffinity", spec["sessionAffinity"], ("ClientIP", "None")))
+    for name in ("internalTrafficPolicy", "externalTrafficPolicy"):
+        if spec.get(name) not in (None, "", "Cluster", "Local"):
+            causes.append(not_supported(f"spec.{name}", spec[name], ("Cluster", "Local")))
+    headless = spec.get("clusterIP") == "None"
+    if spec["type"] == "ExternalName":
+        if not spec.get("externalName"):
+            causes.append(required("spec.externalName"))
+        if spec.get("clusterIP"):
+            causes.append(forbidden("spec.clusterIP", "may not be set when `type` is 'ExternalName'"))
+    elif not spec.get("ports") and not headless:
+        causes.append(required("spec.ports"))
+    if headless and spec["type"] in NODE_PORT_TYPES:
+        causes.append(invalid("spec.clusterIP", "None", f"may not be 'None' when `type` is '{spec['type']}'"))
+    causes += _validate_ports(spec)
+    before = dig(old or {}, "spec.clusterIP")
+    addressed = "ExternalName" not in (spec["type"], dig(old or {}, "spec.type"))
+    if before and addressed and spec.get("clusterIP") != before:
+        causes.append(invalid("spec.clusterIP", spec.get("clusterIP", ""), "field is immutable"))
+    return causes
+
+
+def _validate_ports(spec: Json) -> list[Cause]:
+    causes: list[Cause] = []
+    names: set[str] = set()
+    numbers: set[tuple[int, str]] = set()
+    ports = spec.get("ports") or []
+    for index, port in enumerate(ports):
+        here, name = f"spec.ports[{index}]", port.get("name", "")
+        if len(ports) > 1 and not name:
+            causes.append(required(f"{here}.name"))
+        elif name and not DNS_LABEL.fullmatch(name):
+            causes.append(invalid(f"{here}.name", name, DNS_LABEL_HINT))
+        elif name and name in names:
+            causes.append(duplicate(f"{here}.name", name))
+        names.add(name)
+        if not 1 <= port.get("port", 0) <= 65535:
+            causes.append(invalid(f"{here}.port", port.get("port", 0), "must be between 1 and 65535, inclusive"))
+        target = port.get("targetPort")
+        if isinstance(target, int) and not 1 <= target <= 65535:
+            causes.append(invalid(f"{here}.targetPort", target, "must be between 1 and 65535, inclusive"))
+        if port.get("protocol") not in PROTOCOLS:
+            causes.append(not_supported(f"{here}.protocol", port.get("protocol"), PROTOCOLS))
+        elif port["protocol"] == "SCTP":
+            causes.append(invalid(f"{here}.protocol", "SCTP", "minik8s forwards TCP and UDP only"))
+        key = (port.get("port", 0), port.get("protocol", ""))
+        if key in numbers:
+            causes.append(duplicate(here, f"{key[0]}/{key[1]}"))
+        numbers.add(key)
+        if port.get("nodePort") and spec["type"] not in NODE_PORT_TYPES:
+            causes.append(forbidden(f"{here}.nodePort", "may not be used when `type` is 'ClusterIP'"))
+    return causes
+
+
 RESOURCE = Resource(
     kind="Service",
     plural="services",
@@ -71,4 +186,24 @@ RESOURCE = Resource(
     shortNames=("svc",),
     categories=("all",),
     subresources=frozenset(("status", "proxy")),
+    columns=(
+        NAME,
+        Column("Type", lambda service, now: service["spec"].get("type", ""), description="How it is reached."),
+        Column("Cluster-IP", lambda service, now: service["spec"].get("clusterIP") or NONE, description="Its address."),
+        Column("External-IP", _external, description="Addresses from outside."),
+        Column("Port(s)", _ports, description="Port, node port, protocol."),
+        AGE,
+        Column(
+            "Selector",
+            lambda service, now: labels_text(service["spec"].get("selector")),
+            priority=1,
+            description="Its pods.",
+        ),
+    ),
+    default=_default,
+    validate=_validate,
+    selectable={
+        "spec.clusterIP": lambda service: str(dig(service, "spec.clusterIP", "")),
+        "spec.type": lambda service: str(dig(service, "spec.type", "")),
+    },
 )
