@@ -21,6 +21,7 @@ LABEL_POD_NAMESPACE = "io.kubernetes.pod.namespace"
 LABEL_CONTAINER = "io.kubernetes.container.name"  # POD for a sandbox, as dockershim had it
 LABEL_ATTEMPT = "io.kubernetes.container.restartCount"
 LABEL_HASH = "io.kubernetes.container.hash"
+LABEL_IMAGE = "io.minik8s.image"  # the reference as the pod's spec has it; the engine is given an id
 
 
 class RuntimeFailure(Exception):
@@ -53,6 +54,12 @@ class InvalidImageName(RuntimeFailure):
 
 class CreateFailed(RuntimeFailure):
     reason = "CreateContainerError"
+
+
+class ContainerConfigInvalid(RuntimeFailure):
+    """The pod asks for what cannot be made: a missing ConfigMap or key, root where root is forbidden."""
+
+    reason = "CreateContainerConfigError"
 
 
 class StartFailed(RuntimeFailure):
