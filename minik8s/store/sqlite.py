@@ -11,13 +11,13 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from minik8s.store.base import STAMP_HEAD, Change, Record, StoreCorrupt, StoreUnavailable
 from minik8s.store.single_writer import KEEP, SingleWriter, Snapshot
+from minik8s.store.thread import WorkThread
 
 T = TypeVar("T")
 
@@ -26,6 +26,8 @@ FORMAT = 1  # user_version, in the header as well: raised when the tables change
 ROWS = 64  # per INSERT statement; one prepared statement is kept for each size up to this
 LOCK_WAIT = 1.0  # seconds for a predecessor that is just ending
 MAGIC = b"SQLite format 3\0"
+# ERROR is a statement that does not fit the tables: ours always do.
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 SCHEMA = """
 CREATE TABLE kv(
@@ -61,16 +63,18 @@ class SqliteStore(SingleWriter):
         await self._run(lambda: _copy(self._db, path))
 
     async def _open(self) -> Snapshot:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = WorkThread("store")
         try:
             return await self._run(self._connect)
         except BaseException:
-            self._thread.shutdown(wait=False)
+            self._thread.end()
             raise
 
     async def _close(self) -> None:
-        await self._run(self._db.close)
-        self._thread.shutdown(wait=False)
+        try:
+            await self._run(self._db.close)
+        finally:
+            self._thread.end()
 
     def _commit(self, changes: list[Change]) -> asyncio.Future[None]:
         return self._run(lambda: _insert(self._db, changes))
@@ -84,7 +88,7 @@ class SqliteStore(SingleWriter):
 
     def _run(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Do `work` in the writer's thread, after all that was asked for before; SQLite's errors become the store's."""
-        return self._loop.run_in_executor(self._thread, _translated, work, self._path)
+        return self._thread.do(lambda: _translated(work, self._path))
 
     def _connect(self) -> Snapshot:
         if not self._path.exists():
@@ -108,13 +112,14 @@ class SqliteStore(SingleWriter):
 def _translated(work: Callable[[], T], path: Path) -> T:
     try:
         return work()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the upper bits say more than is needed
+        if code == sqlite3.SQLITE_BUSY:
             raise StoreUnavailable(f"{path} is in use by another process: stop that one first") from error
+        if code in DAMAGE:
+            raise _corrupt(path, f"is damaged ({error})") from error
         remedy = "check the free space and the permissions, then start again"
         raise StoreUnavailable(f"{path}: {error}: {remedy}") from error
-    except sqlite3.DatabaseError as error:
-        raise _corrupt(path, f"is damaged ({error})") from error
     except OSError as error:
         raise StoreUnavailable(f"{error.filename or path}: {error.strerror}") from error
 

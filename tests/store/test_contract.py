@@ -227,3 +227,24 @@ async def test_many_records_are_loaded_in_pages(factory: Factory):
         await asyncio.gather(*(store.write(f"/pods/a/{n:04}", template("x" * 5000), expect=0) for n in range(1100)))
         _, records = await store.load()
         assert sorted(record.key for record in records) == [f"/pods/a/{n:04}" for n in range(1100)]
+
+
+async def test_a_snapshot_taken_amid_writes_is_the_state_at_its_revision(store: Store):
+    begin, _ = await store.load()
+    snapshots: list[tuple[int, list]] = []
+
+    async def work(worker: int) -> int:
+        for n in range(6):
+            change = await store.write(f"/pods/a/{worker % 4}", None if n % 3 == 2 else template(str(n)), expect=None)
+        return change.rev
+
+    async def look() -> None:
+        for _ in range(10):
+            snapshots.append(await store.load())
+            await asyncio.sleep(0)
+
+    results = await asyncio.gather(*(work(n) for n in range(4)), look())
+    changes = await store.history("", begin, max(results[:4]))
+    for revision, records in snapshots:
+        state = {change.key: change.record() for change in changes if change.rev <= revision}
+        assert sorted(records) == sorted(record for record in state.values() if record)

@@ -135,6 +135,12 @@ def _change_a_revision(path: Path) -> None:
     db.close()
 
 
+def _drop_a_table(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("DROP TABLE meta")
+    db.close()
+
+
 def _foreign(path: Path) -> None:
     path.unlink()
     db = sqlite3.connect(path)
@@ -154,6 +160,7 @@ def _newer(path: Path) -> None:
         (_truncate, "is damaged"),
         (_scribble, "is damaged"),
         (_change_a_revision, "does not bear its revision"),
+        (_drop_a_table, "no such table"),
         (_foreign, "another program"),
         (_newer, "format 99"),
         (lambda path: path.write_bytes(b""), "is empty"),
