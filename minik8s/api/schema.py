@@ -52,6 +52,10 @@ class Schema:
         except RecursionError:
             return False
 
+    def admit(self, obj: Any) -> tuple[list[str], list[Cause]]:
+        """`prune`, then `check`, at the price of one look when there is nothing to say."""
+        return ([], []) if self.fits(obj) else (self.prune(obj), self.check(obj))
+
     def prune(self, obj: Any) -> list[str]:
         """Drop unknown and null fields, in place; the paths of the unknown: `spec.containers[0].foo`."""
         unknown: list[str] = []
