@@ -101,8 +101,17 @@ def _stick_rule(protocol: str, seconds: int) -> str:
 
 
 def replace(table: str, fixed: str, contents: Ruleset, cluster_cidr: str) -> str:
-    """The whole table anew, whatever was there: one transaction, established connections are not touched."""
+    """The whole table anew, whatever was there: one transaction; connections that are established go on."""
     return f"add table inet {table}\ndelete table inet {table}\n{fixed}{diff(table, EMPTY, contents, cluster_cidr)}"
+
+
+def elements(table: str, verb: str, contents: Mapping[str, Mapping[str, str]]) -> str:
+    """Commands that `add` or `delete` elements as they stand."""
+    return "".join(
+        f"{verb} element inet {table} {name} {{ {', '.join(f'{k} : {v}' if v else k for k, v in pairs.items())} }}\n"
+        for name, pairs in contents.items()
+        if pairs
+    )
 
 
 def remove(table: str) -> str:
@@ -145,8 +154,12 @@ class Merged:
         chains = frozenset(chain for part in self._parts.values() for chain in part.chains)
         return Ruleset(chains, self._view(self._owners))
 
-    def owners(self) -> list[str]:
-        return list(self._parts)
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def part(self, owner: str) -> Ruleset:
+        """What one owner asked for."""
+        return self._parts.get(owner, EMPTY)
 
     def _view(self, keys: Iterable[tuple[str, str]]) -> dict[str, dict[str, str]]:
         view: dict[str, dict[str, str]] = {}

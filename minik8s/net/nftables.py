@@ -39,7 +39,7 @@ class Table(NamedTuple):
     """What the kernel has in one table."""
 
     contents: Ruleset
-    affinity: Mapping[str, Mapping[str, str]]  # map -> "client . address . port" -> "pod . port"
+    affinity: Mapping[str, Mapping[str, str]]  # map -> "client . address . port timeout … expires …" -> "pod . port"
     rules: Mapping[str, str]  # chain -> its listing, to be compared with an earlier one
 
 
@@ -130,6 +130,7 @@ def _listen() -> socket.socket:
     )
     buffer = ctypes.create_string_buffer(code, len(code))
     sock.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 4, ctypes.addressof(buffer)))  # SO_ATTACH_FILTER
+    sock.bind((0, 0))  # without an address of its own a socket is skipped
     sock.setsockopt(270, 1, NFNLGRP_NFTABLES)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
     return sock
 
@@ -190,7 +191,6 @@ def translate(script: str, errors: str) -> NftError:
 
 _BLOCK = re.compile(r"^\t(map|set|chain) (\S+) \{\n(.*?)^\t\}", re.MULTILINE | re.DOTALL)
 _ELEMENTS = re.compile(r"\telements = \{(.*?)\}\n", re.DOTALL)
-_TIMEOUT = re.compile(r" timeout \S+ expires \S+")
 
 
 def parse_table(text: str) -> Table:
@@ -203,7 +203,7 @@ def parse_table(text: str) -> Table:
             rules[name] = body
             continue
         listed = _ELEMENTS.search(body)
-        words = _TIMEOUT.sub("", " ".join(listed[1].split())) if listed else ""
+        words = " ".join(listed[1].split()) if listed else ""
         pairs = (item.partition(" : ") for item in words.split(", ") if item)
         into = affinity if name.startswith("affinity_") else elements
         into[name] = {key: value for key, _, value in pairs}

@@ -144,9 +144,9 @@ class RoutedPodNetwork:
         if self._rules is None:  # not made by this process yet
             return False
         table = await self._nft.table(nft.PODS)
-        if table and table.rules == self._rules:
-            if not nft.diff(nft.PODS, table.contents, self._host_ports, self._cluster_cidr):
-                return True
+        same_rules = table is not None and table.rules == self._rules
+        if table and same_rules and not nft.diff(nft.PODS, table.contents, self._host_ports, self._cluster_cidr):
+            return True
         log.warning("the pod network's rules were changed by another program; making them anew")
         return False
 

@@ -9,7 +9,7 @@ whose controller writes every endpoint as ready.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from minik8s.api.kinds.endpointslice import SERVICE_NAME_LABEL, Endpoint, EndpointSlice
@@ -105,6 +105,37 @@ def stale_udp(before: Ruleset, after: Ruleset) -> list[tuple[str, int, str]]:
     old, new = udp_ports(before), udp_ports(after)
     stale = [(*flow, ip) for flow, ips in old.items() for ip in sorted(ips - new.get(flow, frozenset()))]
     return stale + [(*flow, "") for flow in new if flow not in old]
+
+
+def sort_affinity(
+    affinity: Mapping[str, Mapping[str, str]], contents: Ruleset
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]:
+    """Who sticks to which endpoint, parted into (live, stale): stale ones lead to an endpoint that is gone."""
+    live: dict[str, dict[str, str]] = {}
+    stale: dict[str, dict[str, str]] = {}
+    for name, entries in affinity.items():
+        protocol = name.removeprefix("affinity_")
+        by_address, by_port = (
+            {(key.rpartition(" . ")[0], value) for key, value in contents.elements.get(kind + protocol, {}).items()}
+            for kind in ("endpoints_", "nodeport_endpoints_")
+        )
+        for entry, endpoint in entries.items():
+            key = entry.partition(" timeout ")[0]
+            address_port = key.split(" . ", 1)[1]
+            port = key.rpartition(" . ")[2]
+            if (address_port, endpoint) in by_address or (port, endpoint) in by_port:
+                live.setdefault(name, {})[entry] = endpoint
+            else:
+                stale.setdefault(name, {})[key] = endpoint
+    return live, stale
+
+
+def loses_sticky_endpoint(before: Ruleset, after: Ruleset) -> bool:
+    """Whether a change takes an endpoint away that clients may stick to."""
+    if not any(name.startswith("sticky_") for name in before.elements):
+        return False
+    names = [name for name in before.elements if "endpoints_" in name]
+    return any(set(before.elements[n].values()) - set(after.elements.get(n, {}).values()) for n in names)
 
 
 class _Contents:

@@ -13,6 +13,7 @@ from minik8s.net.fake import FakePodNetwork
 from minik8s.net.netlink import Netlink
 from minik8s.net.nftables import Nftables
 from minik8s.net.routed import RoutedPodNetwork
+
 from .kernel import Host
 
 CIDR = "10.244.0.0/29"  # six addresses

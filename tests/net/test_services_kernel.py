@@ -1,0 +1,317 @@
+"""Pods and services on the real kernel: real packets, in a network namespace of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from minik8s.aio import background
+from minik8s.api.kinds.service import Service
+from minik8s.net.base import HostPort
+from minik8s.net.metrics import proxy_metrics
+from minik8s.net.netlink import Netlink
+from minik8s.net.nftables import Nftables
+from minik8s.net.proxy import ServiceProxy
+from minik8s.net.routed import RoutedPodNetwork
+
+from .kernel import NODE, OUTSIDE, Host, UdpClient, ask, inside, server, sh
+from .objects import Feed, endpoint, make_service, make_slice
+
+pytestmark = pytest.mark.root
+CLUSTER = {"cluster_cidr": "10.244.0.0/16", "service_cidr": "10.96.0.0/12"}
+VIP = "10.96.0.7"
+
+
+class Node:
+    """A node with two pods, `a` and `b`, that answer on 8080, and the feed of its proxy."""
+
+    def __init__(self, host: Host, network: RoutedPodNetwork, nftables: Nftables, feed: Feed) -> None:
+        self.host, self.network, self.nft, self.feed = host, network, nftables, feed
+        self.a, self.b = host.pod(), host.pod()
+        self.ip_a = self.ip_b = ""
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        self.ip_a = (await self.network.attach("a", self.a)).ip
+        self.ip_b = (await self.network.attach("b", self.b)).ip
+        await stack.enter_async_context(server(self.a, "a", 8080))
+        await stack.enter_async_context(server(self.b, "b", 8080))
+
+    def serve(self, service: Service, *names: str, **conditions: bool) -> None:
+        ips = {"a": self.ip_a, "b": self.ip_b}
+        ports = [{"port": 8080, "name": p.name, "protocol": p.protocol} for p in service.spec.ports]
+        piece = make_slice(*(endpoint(ips[n], **conditions) for n in names), of=service.metadata.name, ports=ports)
+        self.feed.put(service, piece)
+
+
+@pytest.fixture
+async def node(host: Host, tmp_path: Path) -> AsyncIterator[Node]:
+    # What dockerd does to a host.
+    sh("iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER")
+    feed = Feed()
+    async with AsyncExitStack() as stack:
+        netlink = await stack.enter_async_context(Netlink())
+        nft = await stack.enter_async_context(Nftables())
+        network = RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, nft, **CLUSTER)
+        await stack.enter_async_context(network)
+        proxy = ServiceProxy(feed.services, feed.slices, "n1", nft, netlink, own_addresses=["10.96.0.10"], **CLUSTER)
+        await stack.enter_async_context(background(proxy.run(), network.run()))
+        node = Node(host, network, nft, feed)
+        await node.start(stack)
+        yield node
+
+
+async def until(check: Callable[[], Awaitable[bool]], timeout: float = 5) -> None:
+    """Real packets tell when the kernel has got it; there is no event for that."""
+    async with asyncio.timeout(timeout):
+        while not await check():
+            await asyncio.sleep(0.002)
+
+
+async def answers(pid: int | None, address: str, port: int, *wanted: str) -> None:
+    async def check() -> bool:
+        try:
+            return (await ask(pid, address, port, timeout=1)).split()[0] in wanted
+        except (OSError, TimeoutError):
+            return False
+
+    await until(check)
+
+
+async def refuses(pid: int | None, address: str, port: int) -> None:
+    """Refused, and at once."""
+
+    async def check() -> bool:
+        started = time.perf_counter()
+        try:
+            await ask(pid, address, port, timeout=1)
+        except ConnectionRefusedError:
+            return time.perf_counter() - started < 0.5
+        except TimeoutError:
+            return False
+        return False
+
+    await until(check)
+
+
+async def drops(pid: int | None, address: str, port: int) -> None:
+    async def check() -> bool:
+        try:
+            await ask(pid, address, port, timeout=0.3)
+        except TimeoutError:
+            return True
+        return False
+
+    await until(check)
+
+
+async def test_pods_the_host_and_the_outside_reach_each_other(node: Node) -> None:
+    assert await ask(node.a, node.ip_b, 8080) == f"b {node.ip_a}"
+    assert await ask(None, node.ip_a, 8080) == f"a {NODE}"
+    async with server(None, "host", 7000), server(node.host.outside, "outside", 7000):
+        assert await ask(node.a, NODE, 7000) == f"host {node.ip_a}"
+        assert await ask(node.a, OUTSIDE, 7000) == f"outside {NODE}"  # masqueraded
+
+
+async def test_a_service_address_leads_to_its_endpoints_in_turn(node: Node) -> None:
+    node.serve(make_service(), "a", "b")
+    await answers(node.a, VIP, 80, "a", "b")
+    seen = Counter([(await ask(None, VIP, 80)).split()[0] for _ in range(100)])
+    assert set(seen) == {"a", "b"}
+    assert min(seen.values()) >= 25  # random: less has a chance of one in ten million
+
+
+async def test_a_pod_sees_the_clients_own_address_and_reaches_itself(node: Node) -> None:
+    node.serve(make_service(), "a")
+    await answers(node.b, VIP, 80, "a")
+    assert await ask(node.b, VIP, 80) == f"a {node.ip_b}"
+    name, source = (await ask(node.a, VIP, 80)).split()  # hairpin: from the host's address, or the answer is lost
+    assert name == "a"
+    assert source != node.ip_a
+
+
+async def test_a_change_of_endpoints_is_in_the_kernel_within_milliseconds(node: Node) -> None:
+    service = make_service()
+    node.serve(service, "a")
+    await answers(None, VIP, 80, "a")
+    best = 1.0
+    for name in ("b", "a", "b", "a", "b"):
+        started = time.perf_counter()
+        node.serve(service, name)
+        await answers(None, VIP, 80, name)
+        best = min(best, time.perf_counter() - started)
+    assert best <= 0.015
+
+
+async def test_without_endpoints_and_elsewhere_in_the_range_it_is_refused_at_once(node: Node) -> None:
+    service = make_service()
+    node.serve(service)
+    for client in (None, node.a):
+        await refuses(client, VIP, 80)
+        await refuses(client, VIP, 81)
+        await refuses(client, "10.97.1.2", 80)
+    node.serve(service, "a")
+    await answers(node.b, VIP, 80, "a")
+    node.serve(service, "a", ready=False)
+    await refuses(node.b, VIP, 80)
+    node.serve(service, "a", ready=False, serving=True, terminating=True)
+    await answers(node.b, VIP, 80, "a")
+    node.feed.drop(service)
+    await refuses(node.b, VIP, 80)
+
+
+async def test_node_ports_from_outside_from_a_pod_and_on_the_host_itself(node: Node) -> None:
+    node.serve(make_service(ports=[{"port": 80, "nodePort": 30080}], type="NodePort"), "a", "b")
+    await answers(node.host.outside, NODE, 30080, "a", "b")
+    await answers(node.a, NODE, 30080, "a", "b")
+    await answers(None, NODE, 30080, "a", "b")
+    await answers(None, "127.0.0.1", 30080, "a", "b")
+    node.serve(make_service(ports=[{"port": 80, "nodePort": 30080}], type="NodePort"))
+    await refuses(node.host.outside, NODE, 30080)
+
+
+async def test_external_addresses_and_those_of_load_balancers(node: Node) -> None:
+    balancer = {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}
+    node.serve(make_service(externalIPs=["203.0.113.5"], type="LoadBalancer", status=balancer), "a")
+    for address in ("203.0.113.5", "203.0.113.9"):
+        await answers(node.host.outside, address, 80, "a")
+        await answers(node.b, address, 80, "a")
+
+
+async def test_external_traffic_policy_local_keeps_the_source_and_never_leaves_the_node(node: Node) -> None:
+    ports = [{"port": 80, "nodePort": 30080}]
+    service = make_service(ports=ports, type="NodePort", externalTrafficPolicy="Local")
+    node.feed.put(service, make_slice(endpoint(node.ip_a), endpoint(node.ip_b, "n2")))
+    await answers(node.host.outside, NODE, 30080, "a")
+    for _ in range(10):
+        assert await ask(node.host.outside, NODE, 30080) == f"a {OUTSIDE}"
+    assert {(await ask(node.a, NODE, 30080)).split()[0] for _ in range(40)} == {"a", "b"}  # inside: all of them
+    node.feed.put(make_slice(endpoint(node.ip_b, "n2")))
+    await drops(node.host.outside, NODE, 30080)  # a load balancer must see that this node is no good
+    await answers(node.a, NODE, 30080, "b")
+
+
+async def test_internal_traffic_policy_local(node: Node) -> None:
+    service = make_service(internalTrafficPolicy="Local")
+    node.feed.put(service, make_slice(endpoint(node.ip_a), endpoint(node.ip_b, "n2")))
+    await answers(node.b, VIP, 80, "a")
+    assert {(await ask(node.b, VIP, 80)).split()[0] for _ in range(20)} == {"a"}
+
+
+async def test_udp_follows_the_endpoints_even_for_a_client_that_keeps_its_port(node: Node) -> None:
+    service = make_service(ports=[{"port": 53, "protocol": "UDP"}])
+    node.serve(service)
+    client = UdpClient(node.b)
+    try:
+        for name in ("a", "b", "a"):
+            node.serve(service, name)
+
+            async def check(name: str = name) -> bool:
+                try:
+                    return (await client.ask(VIP, 53, timeout=0.2)).startswith(name)
+                except (OSError, TimeoutError):
+                    return False
+
+            await until(check)
+    finally:
+        client.close()
+
+
+async def test_a_client_sticks_to_its_endpoint_until_it_goes(node: Node) -> None:
+    config = {"clientIP": {"timeoutSeconds": 60}}
+    service = make_service(sessionAffinity="ClientIP", sessionAffinityConfig=config)
+    node.serve(service, "a", "b")
+    await answers(None, VIP, 80, "a", "b")
+    await answers(node.host.outside, VIP, 80, "a", "b")
+    chosen = {(await ask(None, VIP, 80)).split()[0] for _ in range(20)}
+    assert len(chosen) == 1
+    table = await node.nft.table("minik8s")
+    assert table
+    assert len(table.affinity["affinity_tcp"]) == 2  # clients
+    gone = chosen.pop()
+    stays = "b" if gone == "a" else "a"
+    node.serve(service, stays)
+    await answers(None, VIP, 80, stays)
+    node.serve(service, "a", "b")
+    assert {(await ask(None, VIP, 80)).split()[0] for _ in range(20)} == {stays}
+
+
+async def test_host_ports(node: Node) -> None:
+    port = HostPort("TCP", "", 8443, node.ip_a, 8080)
+    await node.network.set_host_ports({"a": [port], "b": [HostPort("TCP", "127.0.0.1", 8444, node.ip_b, 8080)]})
+    assert (await ask(node.host.outside, NODE, 8443)) == f"a {OUTSIDE}"
+    for client, address in ((None, NODE), (None, "127.0.0.1"), (node.b, NODE), (node.a, NODE)):
+        assert (await ask(client, address, 8443)).startswith("a")
+    assert (await ask(None, "127.0.0.1", 8444)).startswith("b")
+    with pytest.raises(ConnectionRefusedError):
+        await ask(node.host.outside, NODE, 8444)
+    await node.network.set_host_ports({})
+    with pytest.raises(ConnectionRefusedError):
+        await ask(node.host.outside, NODE, 8443)
+
+
+async def test_pods_cannot_reach_the_hosts_loopback(node: Node) -> None:
+    """The links route 127.0.0.0/8 for the sake of 127.0.0.1:nodePort; a hostile pod must not profit from it."""
+    hostile = "for c in all eth0 lo; do echo 1 > /proc/sys/net/ipv4/conf/$c/route_localnet; done; ip link set lo down"
+    inside(node.a, lambda: sh(f"{hostile}; ip route add 127.0.0.1/32 via 169.254.1.1"))
+    async with server(None, "secret", 7001, ip="127.0.0.1"):
+        with pytest.raises(TimeoutError):
+            await ask(node.a, "127.0.0.1", 7001, source=node.ip_a, timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "nft flush ruleset",
+        "nft flush table inet minik8s",
+        "iptables -F DOCKER-USER",
+    ],
+)
+async def test_what_others_flush_is_healed_at_once(node: Node, damage: str) -> None:
+    node.serve(make_service(ports=[{"port": 80, "nodePort": 30080}], type="NodePort"), "a")
+    await answers(node.b, VIP, 80, "a")
+    sh(damage)
+    await answers(node.b, VIP, 80, "a")
+    await answers(None, VIP, 80, "a")
+    async with server(node.host.outside, "outside", 7000):
+        await answers(node.a, OUTSIDE, 7000, "outside")
+
+
+async def test_an_element_changed_by_hand_is_counted_and_healed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minik8s.net.proxy.FULL_SECONDS", 0.1)
+    service = make_service()
+    node.serve(service, "a")
+    await answers(None, VIP, 80, "a")
+    node.feed.put(make_service("other", "10.96.0.8"))  # wakes the loop, which then takes the short interval
+    await refuses(None, "10.96.0.8", 80)
+    drift = proxy_metrics().drift
+    before = drift._value.get()
+    node.feed.put(make_service("third", "10.96.0.9"))
+    await refuses(None, "10.96.0.9", 80)
+    assert drift._value.get() == before  # nothing of our own looks like drift
+
+
+async def test_teardown_leaves_the_host_as_it_was(host: Host, tmp_path: Path) -> None:
+    sh("iptables -P FORWARD DROP; iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER")
+    sh("echo 0 > /proc/sys/net/ipv4/ip_forward")
+    before = host.snapshot()
+    feed = Feed()
+    async with Netlink() as netlink, Nftables() as nft:
+        async with RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, nft, **CLUSTER) as network:
+            proxy = ServiceProxy(feed.services, feed.slices, "n1", nft, netlink, **CLUSTER)
+            async with background(proxy.run(), network.run()):
+                ip = (await network.attach("a", pid := host.pod())).ip
+                await netlink.hold_address("mk8s-dns", "10.96.0.10")
+                await network.set_host_ports({"a": [HostPort("TCP", "", 8443, ip, 8080)]})
+                feed.put(make_service(), make_slice(endpoint(ip)))
+                async with server(pid, "a", 8080):
+                    await answers(None, VIP, 80, "a")
+        assert host.snapshot() != before
+    async with Netlink() as netlink, Nftables() as nft:  # another process: `minik8s reset`
+        await RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, nft, **CLUSTER).teardown()
+    assert host.snapshot() == before
