@@ -1,0 +1,185 @@
+"""The HTTP shell: TLS, credentials, bodies and streams of bytes around the handler. One handler function, no routes."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from minik8s.api.errors import BadRequest, RequestEntityTooLarge, StatusError
+from minik8s.apiserver import routes
+from minik8s.apiserver.auth import User
+from minik8s.apiserver.body import MAX_BODY
+from minik8s.apiserver.handler import Handler
+from minik8s.apiserver.request import ApiRequest, ApiResponse, error_response
+from minik8s.apiserver.routes import RequestInfo
+from minik8s.apiserver.served import SUBRESOURCES
+
+GZIP_FROM = 128 * 1024  # bytes, as Kubernetes: below, compressing costs more than it saves
+KEEPALIVE = 180.0  # seconds a connection may be idle
+WRITE_TIMEOUT = 60.0  # seconds a client may take to accept what is sent
+READ_TIMEOUT = 60.0  # seconds a client may take to send a body
+MAX_CONNECTIONS = 4096
+BACKLOG = 1024
+
+
+class StreamProxy(Protocol):
+    """Serves log, exec, attach, portforward and proxy: bytes between a client and a node."""
+
+    async def serve(self, info: RequestInfo, user: User, request: web.BaseRequest) -> web.StreamResponse:
+        """`user` has been found to be allowed. Raises StatusError as long as no response has begun."""
+        ...
+
+
+class ApiServer:
+    """`serve` listens until it is cancelled."""
+
+    def __init__(self, handler: Handler, *, streams: StreamProxy | None = None) -> None:
+        self.handler = handler
+        self.streams = streams
+        self._connections = 0
+
+    @asynccontextmanager
+    async def listening(
+        self, host: str | None, port: int, context: ssl.SSLContext | None = None
+    ) -> AsyncIterator[tuple[str, int]]:
+        """Listen as long as the body runs; yields (address, port) of the first socket."""
+        loop = asyncio.get_running_loop()
+        server = web.Server(
+            self._serve,
+            request_factory=self._request,
+            handler_cancellation=True,
+            keepalive_timeout=KEEPALIVE,
+            access_log=None,
+            max_field_size=16 * 1024,
+            max_line_size=16 * 1024,
+            lingering_time=1.0,
+        )
+        listener = await loop.create_server(server, host, port, ssl=context, backlog=BACKLOG)
+        self._server = server
+        try:
+            yield listener.sockets[0].getsockname()[:2]
+        finally:
+            listener.close()
+            server.pre_shutdown()
+            await server.shutdown(timeout=1.0)
+
+    async def serve(self, host: str | None, port: int, context: ssl.SSLContext | None = None) -> None:
+        async with self.listening(host, port, context):
+            await asyncio.Event().wait()
+
+    @staticmethod
+    def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
+
+    async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:
+        started = time.perf_counter()
+        try:
+            request = await _api_request(http)
+            info = routes.parse(request.method, request.path, request.query) if self.streams is not None else None
+            if self.streams is not None and info is not None and _is_streamed(info):
+                user = await self.handler.admit(request, info)
+                self.handler.served(info)
+                return await self.streams.serve(info, user, http)
+        except StatusError as error:
+            return _plain(error_response(error), http)
+        response = await self.handler.handle(request)
+        if response.stream is not None:
+            return await _send_stream(http, response)
+        return _plain(response, http)
+
+
+def _is_streamed(info: RequestInfo) -> bool:
+    return bool(info.subresource) and info.subresource in SUBRESOURCES and SUBRESOURCES[info.subresource].streamed
+
+
+async def _api_request(http: web.BaseRequest) -> ApiRequest:
+    path, _, text = http.raw_path.partition("?")
+    headers: Mapping[str, str] = http.headers
+    if "impersonate-user" in headers:
+        groups = http.headers.getall("impersonate-group", [])
+        headers = {key.lower(): value for key, value in headers.items()} | {"impersonate-group": "\n".join(groups)}
+    body = b""
+    if http.can_read_body and not _upgrades(http):
+        body = await _read_body(http)
+    common_name, organizations = _certificate(http)
+    authorization = headers.get("authorization", "")
+    return ApiRequest(
+        http.method,
+        path,
+        dict(parse_qsl(text, keep_blank_values=True)) if text else {},
+        headers,
+        body,
+        None,
+        common_name,
+        organizations,
+        authorization[7:].strip() if authorization[:7].lower() == "bearer " else "",
+    )
+
+
+def _upgrades(http: web.BaseRequest) -> bool:
+    return "upgrade" in http.headers.get("connection", "").lower()
+
+
+async def _read_body(http: web.BaseRequest) -> bytes:
+    if (http.content_length or 0) > MAX_BODY:
+        raise RequestEntityTooLarge(f"the body is larger than {MAX_BODY} bytes")
+    try:
+        async with asyncio.timeout(READ_TIMEOUT):
+            return await http.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise RequestEntityTooLarge(f"the body is larger than {MAX_BODY} bytes") from None
+    except TimeoutError:
+        raise BadRequest(f"the body did not come within {READ_TIMEOUT:g} seconds") from None
+    except (HttpProcessingError, web.RequestPayloadError, zlib.error) as error:
+        raise BadRequest(f"the body cannot be read: {error}") from None
+
+
+def _certificate(http: web.BaseRequest) -> tuple[str, tuple[str, ...]]:
+    """Common name and organizations of the client's certificate, which TLS has verified."""
+    transport = http.transport
+    certificate = transport.get_extra_info("peercert") if transport is not None else None
+    if not certificate:
+        return "", ()
+    pairs = [pair for name in certificate.get("subject", ()) for pair in name]
+    names = [value for key, value in pairs if key == "commonName"]
+    return (names[0] if names else ""), tuple(value for key, value in pairs if key == "organizationName")
+
+
+def _plain(response: ApiResponse, http: web.BaseRequest) -> web.Response:
+    headers = {"content-type": response.content_type, **response.headers}
+    body = response.body
+    if len(body) >= GZIP_FROM and "gzip" in http.headers.get("accept-encoding", ""):
+        packer = zlib.compressobj(1, wbits=31)
+        body = packer.compress(body) + packer.flush()
+        headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}
+    return web.Response(status=response.code, body=body, headers=headers)
+
+
+async def _send_stream(http: web.BaseRequest, response: ApiResponse) -> web.StreamResponse:
+    """Send frames as they come. A client that does not read for too long is cut off."""
+    assert response.stream is not None
+    out = web.StreamResponse(status=response.code, headers={"content-type": response.content_type, **response.headers})
+    out.enable_chunked_encoding()
+    async with aclosing(response.stream) as batches:
+        try:
+            await out.prepare(http)
+            async for batch in batches:
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    await out.write(b"".join(batch))
+            await out.write_eof()
+        except TimeoutError:
+            if http.transport is not None:
+                http.transport.abort()
+        except ConnectionError:
+            pass  # the client has gone
+    return out

@@ -1,0 +1,51 @@
+"""A request and its answer without HTTP: what the loopback transport and the HTTP server both hand to the handler."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from minik8s.api.errors import StatusError
+from minik8s.apiserver.auth import User
+
+JSON = "application/json"
+Frames = AsyncGenerator[Sequence[bytes], None]
+
+
+class ApiRequest(msgspec.Struct, gc=False):
+    """`path` is as on the wire (percent-encoded, no query); `headers` are lower case, only those that matter.
+
+    Who asks is either known (`user`), or to be found out from the certificate's subject and the bearer token.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    user: User | None = None
+    common_name: str = ""
+    organizations: tuple[str, ...] = ()
+    token: str = ""
+    remote: str = ""
+
+
+class ApiResponse(msgspec.Struct):
+    """Either a `body` or a `stream` of batches of frames, which whoever takes the response must `aclose()`."""
+
+    code: int = 200
+    body: bytes = b""
+    content_type: str = JSON
+    headers: Mapping[str, str] = {}
+    stream: Frames | None = None
+
+
+def json_response(value: Any, code: int = 200) -> ApiResponse:
+    return ApiResponse(code, msgspec.json.encode(value))
+
+
+def error_response(error: StatusError) -> ApiResponse:
+    headers = {"retry-after": str(error.retry_after)} if error.retry_after else {}
+    return ApiResponse(error.code, msgspec.json.encode(error.to_status()), headers=headers)

@@ -1,0 +1,68 @@
+"""What is served besides stored kinds: subresources, and kinds that can only be created and are answered at once.
+
+Discovery shows these tables, the handler dispatches by them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+READ_WRITE = ("get", "patch", "update")
+ALL_METHODS = ("create", "delete", "get", "patch", "update")
+
+
+class Subresource(NamedTuple):
+    """`kind` "" is the parent's own; `streamed` ones are bytes to and from a node rather than objects."""
+
+    verbs: tuple[str, ...]
+    kind: str = ""
+    group: str = ""
+    version: str = ""
+    streamed: bool = False
+
+
+SUBRESOURCES: dict[str, Subresource] = {
+    "status": Subresource(READ_WRITE),
+    "scale": Subresource(READ_WRITE, "Scale", "autoscaling", "v1"),
+    "approval": Subresource(READ_WRITE),
+    "ephemeralcontainers": Subresource(READ_WRITE),
+    "resize": Subresource(READ_WRITE),
+    "finalize": Subresource(("update",)),
+    "binding": Subresource(("create",), "Binding"),
+    "eviction": Subresource(("create",), "Eviction", "policy", "v1"),
+    "token": Subresource(("create",), "TokenRequest", "authentication.k8s.io", "v1"),
+    "log": Subresource(("get",), streamed=True),
+    "exec": Subresource(("create", "get"), "PodExecOptions", streamed=True),
+    "attach": Subresource(("create", "get"), "PodAttachOptions", streamed=True),
+    "portforward": Subresource(("create", "get"), "PodPortForwardOptions", streamed=True),
+    "proxy": Subresource(ALL_METHODS, "PodProxyOptions", streamed=True),
+}
+
+
+class Virtual(NamedTuple):
+    """A kind without storage: created, answered, forgotten."""
+
+    kind: str
+    plural: str
+    group: str
+    version: str = "v1"
+    namespaced: bool = False
+    verbs: tuple[str, ...] = ("create",)
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+AUTHORIZATION, AUTHENTICATION = "authorization.k8s.io", "authentication.k8s.io"
+SELF_SUBJECT_ACCESS = Virtual("SelfSubjectAccessReview", "selfsubjectaccessreviews", AUTHORIZATION)
+SUBJECT_ACCESS = Virtual("SubjectAccessReview", "subjectaccessreviews", AUTHORIZATION)
+LOCAL_SUBJECT_ACCESS = Virtual("LocalSubjectAccessReview", "localsubjectaccessreviews", AUTHORIZATION, namespaced=True)
+SELF_SUBJECT_RULES = Virtual("SelfSubjectRulesReview", "selfsubjectrulesreviews", AUTHORIZATION)
+SELF_SUBJECT = Virtual("SelfSubjectReview", "selfsubjectreviews", AUTHENTICATION)
+TOKEN = Virtual("TokenReview", "tokenreviews", AUTHENTICATION)
+BINDING = Virtual("Binding", "bindings", "", namespaced=True)
+
+VIRTUALS = (
+    SELF_SUBJECT_ACCESS, SUBJECT_ACCESS, LOCAL_SUBJECT_ACCESS, SELF_SUBJECT_RULES, SELF_SUBJECT, TOKEN, BINDING,
+)  # fmt: skip

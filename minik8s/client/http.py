@@ -1,0 +1,138 @@
+"""The transport of components that are not in the master's process: HTTPS to one API server."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from minik8s import __version__
+from minik8s.api.errors import ServiceUnavailable, StatusError, Timeout, from_status
+
+REQUEST_TIMEOUT = 60.0  # seconds for a whole request that is no watch
+CONNECT_TIMEOUT = 10.0  # seconds; TCP and TLS
+SILENCE = 150.0  # seconds without a byte after which a watch's peer is dead: bookmarks come every 60
+
+
+class HttpTransport:
+    """A client `Transport`; an async context manager that keeps connections open while it is entered.
+
+    `server` is `https://host:port`; `context` trusts the cluster's CA and may hold a client certificate. `token` is a
+    bearer token, or a function that reads it where it changes (a mounted ServiceAccount token). A request is sent once:
+    whether to try again is for the caller, who knows what it meant.
+    """
+
+    def __init__(
+        self, server: str, context: ssl.SSLContext | None = None, *, token: str | Callable[[], str] = ""
+    ) -> None:
+        self._server = server.rstrip("/")
+        self._context = context
+        self._token = token
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        # Watches hold a connection each, so there is no limit on them.
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._context or True, keepalive_timeout=60)
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=CONNECT_TIMEOUT)
+        headers = {"user-agent": f"minik8s/{__version__}", "accept": "application/json"}
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        content_type: str = "application/json",
+    ) -> bytes:
+        """See `Transport`. Raises StatusError: the server's own, Timeout, or ServiceUnavailable if it is out of reach."""
+        headers = {**self._authorization(), **({"content-type": content_type} if body else {})}
+        with _translated(self._server):
+            async with self._open().request(
+                method, self._url(path, query), data=body or None, headers=headers
+            ) as answer:
+                data = await answer.read()
+                if answer.status >= 400:
+                    raise _error(data, answer.status)
+                return data
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: Mapping[str, str] | None = None
+    ) -> AsyncIterator[AsyncIterator[Sequence[bytes]]]:
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=SILENCE)
+        with _translated(self._server):
+            async with self._open().get(
+                self._url(path, query), headers=self._authorization(), timeout=timeout
+            ) as answer:
+                if answer.status >= 400:
+                    raise _error(await answer.read(), answer.status)
+                yield _lines(answer.content, self._server)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise ServiceUnavailable("the connection to the API server is closed")
+        return self._session
+
+    def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
+        # Paths come encoded already; yarl must not do it again.
+        return URL(f"{self._server}{path}{'?' + urlencode(query) if query else ''}", encoded=True)
+
+    def _authorization(self) -> dict[str, str]:
+        token = self._token if isinstance(self._token, str) else self._token()
+        return {"authorization": f"Bearer {token}"} if token else {}
+
+
+class _translated:  # noqa: N801 - reads as a statement
+    """Turns aiohttp's errors, and only those, into ours."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, TimeoutError):
+            raise Timeout(f"{self._server} did not answer in time") from error
+        if isinstance(error, (aiohttp.ClientError, OSError)):
+            raise ServiceUnavailable(f"cannot reach {self._server}: {error or type(error).__name__}") from error
+
+
+async def _lines(content: aiohttp.StreamReader, server: str) -> AsyncIterator[Sequence[bytes]]:
+    """Batches of whole lines. A last line that is cut off is dropped: the connection broke within it."""
+    rest = b""
+    while True:
+        with _translated(server):
+            chunk = await content.readany()
+        if not chunk:
+            return
+        *lines, rest = (rest + chunk).split(b"\n")
+        if batch := [line for line in lines if line]:
+            yield batch
+
+
+def _error(data: bytes, code: int) -> StatusError:
+    try:
+        status = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        status = {"message": data[:500].decode(errors="replace")}
+    return from_status(status if isinstance(status, dict) else {}, code=code)

@@ -1,0 +1,164 @@
+"""Over real HTTPS: credentials, limits, streams, and the HTTP transport of the client."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import pytest
+from api_harness import config_map
+from tls_harness import Authority
+
+from minik8s.api.errors import AlreadyExists, Forbidden, NotFound, ServiceUnavailable, Unauthorized
+from minik8s.api.kinds.configmap import ConfigMap
+from minik8s.api.kinds.namespace import Namespace
+from minik8s.apiserver.app import ApiServer
+from minik8s.apiserver.assembly import build_handler
+from minik8s.apiserver.auth import Attributes, Decision, User
+from minik8s.client.base import Client
+from minik8s.client.http import HttpTransport
+from minik8s.store.watch_cache import WatchCache
+
+CMS = "/api/v1/namespaces/default/configmaps"
+
+
+class Known:
+    """One token, and every certificate of the authority."""
+
+    async def authenticate(self, *, common_name: str, organizations: Sequence[str], token: str) -> User | None:
+        if token == "admin-token":
+            return User("admin", ("system:masters",))
+        if token:
+            raise Unauthorized("invalid bearer token")
+        return User(common_name, tuple(organizations)) if common_name else None
+
+
+class MastersOnly:
+    def authorize(self, attributes: Attributes) -> Decision:
+        open_path = attributes.path in ("/version", "/readyz")
+        return Decision("system:masters" in attributes.user.groups or open_path)
+
+
+class Served(NamedTuple):
+    url: str
+    authority: Authority
+    handler: object
+
+    def transport(self, token: str = "admin-token", name: str = "", *organizations: str) -> HttpTransport:
+        return HttpTransport(self.url, self.authority.client_context(name, *organizations), token=token)
+
+
+@pytest.fixture
+async def served(cache: WatchCache, tmp_path: Path) -> AsyncIterator[Served]:
+    authority = Authority(tmp_path)
+    handler = build_handler(cache, authenticator=Known(), authorizer=MastersOnly())
+    async with ApiServer(handler).listening("127.0.0.1", 0, authority.server_context()) as (_, port):
+        served = Served(f"https://127.0.0.1:{port}", authority, handler)
+        async with served.transport() as transport:
+            await Client(transport).create(Namespace, {"metadata": {"name": "default"}})
+        yield served
+
+
+async def test_client_over_https(served: Served) -> None:
+    async with served.transport() as transport:
+        client = Client(transport)
+        made = await client.create(ConfigMap, config_map("a", data={"k": "v"}), "default")
+        assert (await client.get(ConfigMap, "a", "default")) == made
+        with pytest.raises(AlreadyExists):
+            await client.create(ConfigMap, config_map("a"), "default")
+        with pytest.raises(NotFound):
+            await client.get(ConfigMap, "b", "default")
+        listed = await client.list(ConfigMap, "default")
+        resource = client.resource(ConfigMap)
+        async with client.watch(resource, ConfigMap, "default", after=listed.metadata.resourceVersion) as batches:
+            await client.patch(ConfigMap, "a", "default", {"data": {"k": "w"}})
+            await client.delete(ConfigMap, "a", "default")
+            seen = []
+            async for batch in batches:
+                seen += [(event.type, event.object.data) for event in batch]
+                if len(seen) == 2:
+                    break
+        assert seen == [("MODIFIED", {"k": "w"}), ("DELETED", {"k": "w"})]
+
+
+async def test_credentials(served: Served) -> None:
+    async with served.transport(token="wrong") as transport:
+        with pytest.raises(Unauthorized):
+            await transport.request("GET", CMS)
+    async with served.transport(token="") as transport:
+        assert b"gitVersion" in await transport.request("GET", "/version")
+        with pytest.raises(
+            Forbidden, match='User "system:anonymous" cannot list resource "configmaps" in API group ""'
+        ):
+            await transport.request("GET", CMS)
+    async with served.transport("", "jane", "system:masters") as transport:
+        await transport.request("GET", CMS)
+    async with served.transport("", "joe", "people") as transport:
+        with pytest.raises(Forbidden, match='User "joe"'):
+            await transport.request("GET", CMS)
+
+
+async def test_out_of_reach() -> None:
+    async with HttpTransport("https://127.0.0.1:1") as transport:
+        with pytest.raises(ServiceUnavailable, match="cannot reach https://127.0.0.1:1"):
+            await transport.request("GET", "/version")
+
+
+async def test_bodies_have_a_limit(served: Served) -> None:
+    connector = aiohttp.TCPConnector(ssl=served.authority.client_context())
+    async with aiohttp.ClientSession(connector=connector, headers={"authorization": "Bearer admin-token"}) as session:
+        async with session.post(served.url + CMS, data=b"x" * (10 << 20)) as answer:
+            assert answer.status == 413
+            assert (await answer.json())["reason"] == "RequestEntityTooLarge"
+
+        async def endless() -> AsyncIterator[bytes]:
+            for _ in range(10):
+                yield b"x" * (1 << 20)
+
+        async with session.post(served.url + CMS, data=endless()) as answer:
+            assert answer.status == 413
+
+
+async def test_big_answers_are_packed(served: Served) -> None:
+    async with served.transport() as transport:
+        client = Client(transport)
+        for index in range(20):
+            await client.create(ConfigMap, config_map(f"c{index}", data={"k": "x" * 10_000}), "default")
+    connector = aiohttp.TCPConnector(ssl=served.authority.client_context())
+    headers = {"authorization": "Bearer admin-token", "accept-encoding": "gzip"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers, auto_decompress=False) as session:
+        async with session.get(served.url + CMS) as answer:
+            assert answer.headers["content-encoding"] == "gzip"
+            assert len(await answer.read()) < 50_000
+        async with session.get(f"{served.url}{CMS}/c1") as answer:
+            assert "content-encoding" not in answer.headers
+
+
+async def test_broken_http_does_no_harm(served: Served) -> None:
+    port = int(served.url.rpartition(":")[2])
+    context = ssl.create_default_context(cafile=str(served.authority.ca))
+    for junk in (
+        b"\x00\xff\x00\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /api HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.write(junk)
+        assert b" 400 " in await reader.readline()
+        writer.close()
+    async with served.transport() as transport:
+        await transport.request("GET", CMS)
+
+
+async def test_a_watch_ends_when_its_client_goes(served: Served, cache: WatchCache) -> None:
+    async with served.transport() as transport:
+        async with transport.stream(CMS, query={"watch": "true", "resourceVersion": str(cache.revision)}):
+            while not cache._watchers:
+                await asyncio.sleep(0.001)
+    async with asyncio.timeout(5):
+        while cache._watchers:
+            await asyncio.sleep(0.001)
