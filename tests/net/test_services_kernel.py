@@ -257,8 +257,8 @@ async def test_host_ports(node: Node) -> None:
 
 async def test_pods_cannot_reach_the_hosts_loopback(node: Node) -> None:
     """The links route 127.0.0.0/8 for the sake of 127.0.0.1:nodePort; a hostile pod must not profit from it."""
-    hostile = "for c in all eth0 lo; do echo 1 > /proc/sys/net/ipv4/conf/$c/route_localnet; done; ip addr del 127.0.0.1/8 dev lo"
-    inside(node.a, lambda: sh(f"{hostile}; ip route add 127.0.0.1/32 via 169.254.1.1"))
+    hostile = "for c in all eth0 lo; do echo 1 > /proc/sys/net/ipv4/conf/$c/route_localnet; done"
+    inside(node.a, lambda: sh(f"{hostile}; ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1/32 via 169.254.1.1"))
     async with server(None, "secret", 7001, ip="127.0.0.1"):
         with pytest.raises(TimeoutError):
             await ask(node.a, "127.0.0.1", 7001, source=node.ip_a, timeout=0.3)
