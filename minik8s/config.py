@@ -117,6 +117,12 @@ def load(
     return config
 
 
+def settings(config: Config) -> dict[str, Any]:
+    """What differs from the defaults, as a settings file has it: `{"listen": …, "nodeName": …}`."""
+    values = {f.name: getattr(config, f.name) for f in fields(Config) if getattr(config, f.name) != f.default}
+    return {_camel(name): str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
 def _from_file(file: Path) -> dict[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError

@@ -119,22 +119,25 @@ def _mend_pod_spec(spec: Any) -> None:
     if not isinstance(spec, dict):
         return
     for name in ("initContainers", "containers"):
-        for container in spec.get(name) if isinstance(spec.get(name), list) else ():
-            if not isinstance(container, dict):
-                continue
+        for container in _maps(spec.get(name)):
             if "ImagePullPolicy" in container:
                 container.setdefault("imagePullPolicy", container.pop("ImagePullPolicy"))
             _mend_protocols(container.get("ports"))
             resources = container.get("resources")
-            for part in ("requests", "limits") if isinstance(resources, dict) else ():
-                if isinstance(resources.get(part), dict):
-                    resources[part] = _amounts(resources[part])
+            for part, quantities in resources.items() if isinstance(resources, dict) else ():
+                if isinstance(quantities, dict):
+                    resources[part] = _amounts(quantities)
 
 
 def _mend_protocols(ports: Any) -> None:
-    for port in ports if isinstance(ports, list) else ():
-        if isinstance(port, dict) and isinstance(port.get("protocol"), str):
+    for port in _maps(ports):
+        if isinstance(port.get("protocol"), str):
             port["protocol"] = port["protocol"].upper()
+
+
+def _maps(values: Any) -> list[Json]:
+    """The maps in a list; what is none is left to validation."""
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
 def _amounts(quantities: Json) -> Json:

@@ -1,0 +1,129 @@
+"""The way back: everything that minik8s made on this machine is found by its marks and removed, and nothing else.
+
+Marks are the label of containers, the prefix of links, the names of tables and chains, and the data folder. What is
+found is listed first (`plan`), so that a dry run tells exactly what a real one does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minik8s.config import Config
+from minik8s.net import nft
+from minik8s.net.base import NetworkError
+from minik8s.net.netlink import Netlink
+from minik8s.net.nftables import Nftables
+from minik8s.net.routed import RoutedPodNetwork
+from minik8s.roles.process import UNIT_FILE, remove_unit
+from minik8s.runtime.base import RuntimeFailure
+from minik8s.runtime.docker import DockerRuntime
+
+NODE_UID = ("node", "uid")
+
+
+@dataclass
+class Found:
+    """What there is to remove."""
+
+    containers: list[str] = field(default_factory=list)  # names
+    links: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    mounts: list[str] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    unit: bool = False
+    notes: list[str] = field(default_factory=list)  # what could not be looked at, and why
+
+    def lines(self) -> list[str]:
+        """One line for each thing."""
+        listed = [("container", name) for name in self.containers]
+        listed += [("link", name) for name in self.links] + [("nft table", name) for name in self.tables]
+        listed += [("mount", name) for name in self.mounts] + [("folder", str(path)) for path in self.folders]
+        listed += [("systemd unit", str(UNIT_FILE))] * self.unit
+        return [f"{what} {name}" for what, name in listed]
+
+
+class Reset:
+    """`async with Reset(config) as reset: found = await reset.plan(); await reset.perform(found)`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = AsyncExitStack()
+        self._runtime: DockerRuntime | None = None
+        self._network: RoutedPodNetwork | None = None
+
+    async def __aenter__(self) -> Reset:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def plan(self) -> Found:
+        found = Found(unit=UNIT_FILE.exists())
+        await self._plan_containers(found)
+        await self._plan_network(found)
+        data = str(self._config.data_dir)
+        found.mounts = [m for m in _mounts() if m == data or m.startswith(data + "/")]
+        if self._config.data_dir.exists():
+            found.folders = [self._config.data_dir]
+        return found
+
+    async def _plan_containers(self, found: Found) -> None:
+        uid = self._config.path(*NODE_UID)
+        if self._config.runtime != "docker" or not uid.exists():
+            return
+        runtime = DockerRuntime(uid.read_text().strip(), docker_host=self._config.docker_host)
+        try:
+            self._runtime = await self._stack.enter_async_context(runtime)
+            found.containers = await self._runtime.names()
+        except RuntimeFailure as error:
+            found.notes.append(f"the Docker Engine does not answer, its containers stay: {error}")
+
+    async def _plan_network(self, found: Found) -> None:
+        if self._config.runtime != "docker" or os.geteuid() != 0:
+            return
+        try:
+            netlink = await self._stack.enter_async_context(Netlink())
+            nftables = await self._stack.enter_async_context(Nftables())
+            found.links = [link.name for link in await netlink.links()]
+            found.tables = [name for name in (nft.PODS, nft.SERVICES) if await nftables.table(name) is not None]
+        except NetworkError as error:
+            found.notes.append(f"the network cannot be looked at: {error}")
+            return
+        # The ranges play no part in taking things away.
+        self._network = RoutedPodNetwork(
+            "10.244.0.0/24",
+            self._config.path("net"),
+            netlink,
+            nftables,
+            cluster_cidr=self._config.pod_cidr,
+            service_cidr=self._config.service_cidr,
+        )
+
+    async def perform(self, found: Found) -> None:
+        """Remove what was found. Raises RuntimeFailure, NetworkError, OSError for what would not go."""
+        if self._runtime is not None:
+            await self._runtime.remove_all()
+        if self._network is not None:
+            await self._network.teardown()
+        await asyncio.to_thread(_remove_files, found)
+
+
+def _remove_files(found: Found) -> None:
+    for mount in sorted(found.mounts, key=len, reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=True)
+    if found.unit:
+        remove_unit()
+    for folder in found.folders:
+        shutil.rmtree(folder)
+
+
+def _mounts() -> list[str]:
+    """Mount points of this namespace; octal escapes of /proc/self/mounts undone."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line.split()[1].encode().decode("unicode_escape") for line in lines]
