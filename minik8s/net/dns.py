@@ -7,6 +7,8 @@ most of them as bytes that were made when the same question came first; the rest
 from __future__ import annotations
 
 import asyncio
+import functools
+import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
@@ -26,6 +28,7 @@ from minik8s.net.services import service_key
 MAX_PREPARED = 8192  # answers kept as bytes, some 200 bytes each
 MAX_FORWARDED, MAX_CONNECTIONS = 1000, 200  # at the same time; beyond it clients are told to try again
 TCP_IDLE_SECONDS = 10.0
+BURST = 64  # datagrams read before other work of the loop gets its turn
 CNAME_STEPS = 8
 _RCODES = ("NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED")
 
@@ -52,27 +55,29 @@ class DnsServer:
         """Serve until cancelled."""
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as self._tasks:
-            transport, tcp = await self._open(loop)
+            udp, tcp = await self._open()
+            loop.add_reader(udp, self._readable, udp)
             try:
                 self._spawn(self._forwarder.probe())
                 await asyncio.Event().wait()
             finally:
-                transport.close()
+                loop.remove_reader(udp)
+                udp.close()
                 tcp.close()
 
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> tuple[asyncio.DatagramTransport, asyncio.Server]:
+    async def _open(self) -> tuple[socket.socket, asyncio.Server]:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             tcp = await asyncio.start_server(self._connected, self._address, self.port)
             self.port = tcp.sockets[0].getsockname()[1]
-            transport, _ = await loop.create_datagram_endpoint(
-                lambda: _Datagrams(self), local_addr=(self._address, self.port)
-            )
+            udp.bind((self._address, self.port))
         except OSError as error:
+            udp.close()
             raise NetworkError(
                 f"DNS cannot listen on {self._address}:{self.port}: {error.strerror}; "
                 "if another resolver listens on every address of this host, bind it to its own"
             ) from error
-        return transport, tcp
+        return udp, tcp
 
     def changed(self) -> None:
         """Forget prepared answers; to be called after a change of the zone."""
@@ -164,8 +169,25 @@ class DnsServer:
 
     # -- UDP and TCP
 
-    def forward(self, query: wire.Query, send: Callable[[bytes], None]) -> None:
-        """Answer by UDP when the answer is here."""
+    def _readable(self, udp: socket.socket) -> None:
+        """A burst at a time: twice as many per second of CPU as asyncio's transports, which wake up for each."""
+        for _ in range(BURST):
+            try:
+                data, client = udp.recvfrom(4096)
+            except BlockingIOError:
+                return
+            except OSError:  # a client's port was closed before our answer came: reported here, of no interest
+                continue
+            answer = self.answer_now(data)
+            if isinstance(answer, wire.Query):
+                self._forward_udp(answer, functools.partial(_send, udp, client))
+            elif len(answer) > wire.PLAIN_SIZE:
+                _send(udp, client, wire.truncate(answer, wire.parse_query(data)))
+            elif answer:
+                _send(udp, client, answer)
+
+    def _forward_udp(self, query: wire.Query, send: Callable[[bytes], None]) -> None:
+        """Send the answer when it is here."""
         if self._forwarding >= MAX_FORWARDED:
             send(self._count(wire.reply(query, wire.SERVFAIL, flags=0)))
             return
@@ -205,21 +227,9 @@ class DnsServer:
         self._tasks.create_task(work)
 
 
-class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, server: DnsServer) -> None:
-        self._server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._send: Callable[[bytes, Any], None] = transport.sendto  # type: ignore[attr-defined]
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        answer = self._server.answer_now(data)
-        if isinstance(answer, wire.Query):
-            self._server.forward(answer, lambda late: self._send(late, addr))
-        elif len(answer) > wire.PLAIN_SIZE:
-            self._send(wire.truncate(answer, wire.parse_query(data)), addr)
-        elif answer:
-            self._send(answer, addr)
+def _send(udp: socket.socket, client: Any, answer: bytes) -> None:
+    with suppress(OSError):  # the client is gone or its buffer is full: it will ask again
+        udp.sendto(answer, client)
 
 
 class ClusterDns:

@@ -173,6 +173,7 @@ def records_of(answer: bytes) -> tuple[int, list[bytes]]:
     from dnslib.label import DNSBuffer
 
     reader: Any = DNSRecord
+    new_buffer: Any = DNSBuffer
     try:
         parsed = reader.parse(answer)
     except DNSError as error:
@@ -182,7 +183,7 @@ def records_of(answer: bytes) -> tuple[int, list[bytes]]:
         if isinstance(found.rdata, CNAME):
             data = wire.encode_name(str(found.rdata.label))
         else:
-            buffer = DNSBuffer()
+            buffer = new_buffer()
             found.rdata.pack(buffer)
             data = bytes(buffer.data)
         records.append(wire.record(wire.encode_name(str(found.rname)), found.rtype, found.ttl, data))

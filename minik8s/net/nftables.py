@@ -22,8 +22,8 @@ from minik8s.net.base import NetworkError
 from minik8s.net.nft import Ruleset
 
 THREAD_NAME = "minik8s-nft"  # by this the kernel's notices of our own transactions are told from others'
-OUTPUT_TERSE = 1 << 11  # NFT_CTX_OUTPUT_TERSE: rules without elements
-NFNLGRP_NFTABLES, NEW_GENERATION = 7, 10 << 8 | 15
+NETLINK_NETFILTER, NFNLGRP_NFTABLES = 12, 7
+NEW_RULE, GET_RULE, NEW_GENERATION = 10 << 8 | 6, 10 << 8 | 7, 10 << 8 | 15
 _POSITION = re.compile(r"^(?:/dev/stdin|<cmdline>|-):(\d+):", re.MULTILINE)
 
 
@@ -40,7 +40,6 @@ class Table(NamedTuple):
 
     contents: Ruleset
     affinity: Mapping[str, Mapping[str, str]]  # map -> "client . address . port timeout … expires …" -> "pod . port"
-    rules: Mapping[str, str]  # chain -> its listing, to be compared with an earlier one
 
 
 class Nftables:
@@ -49,7 +48,7 @@ class Nftables:
     def __init__(self, *, library: str = "libnftables.so.1") -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nftables")
         self._library = library
-        self._run: Callable[[str, int], str] = _program
+        self._run: Callable[[str], str] = _program
         self._disturbed: list[Callable[[], None]] = []
         self._events: socket.socket | None = None
 
@@ -101,16 +100,16 @@ class Nftables:
         # Parsed in the thread too: a big table takes some 50 ms.
         return await asyncio.get_running_loop().run_in_executor(self._thread, parse_table, text)
 
-    async def rules(self, name: str) -> Mapping[str, str] | None:
-        """Only the rules of a table: a quick look whether it is still as it was made."""
-        try:
-            return parse_table(await self._do(f"list table inet {name}", OUTPUT_TERSE)).rules
-        except NotThere:
-            return None
+    async def rules(self, name: str) -> dict[str, bytes]:
+        """Chain -> its rules, in the kernel's own form, to be compared with an earlier answer; {} if there is no table.
 
-    async def _do(self, script: str, flags: int = 0) -> str:
+        Half a millisecond, however many elements there are: a listing by libnftables always reads those as well.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _rules, name)
+
+    async def _do(self, script: str) -> str:
         # Shielded: whoever is cancelled must not leave a transaction of which nobody knows whether it was done.
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._run, script, flags)
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._run, script)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -121,7 +120,9 @@ class Nftables:
 
 def _listen() -> socket.socket:
     """A socket that receives one small message per transaction: who has made the rules' next generation."""
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 12)
+    sock = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETLINK_NETFILTER
+    )
     # A filter in the kernel drops the messages about each single element: 16-bit load at 4 (the type), compare, return.
     wanted = socket.ntohs(NEW_GENERATION)  # the load takes it for network order
     code = b"".join(
@@ -133,6 +134,37 @@ def _listen() -> socket.socket:
     sock.bind((0, 0))  # without an address of its own a socket is skipped
     sock.setsockopt(270, 1, NFNLGRP_NFTABLES)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
     return sock
+
+
+def _rules(table: str) -> dict[str, bytes]:
+    name = table.encode() + b"\0"
+    attribute = struct.pack("=HH", 4 + len(name), 1) + name + bytes(-len(name) % 4)  # NFTA_RULE_TABLE
+    body = struct.pack("=BBH", 1, 0, 0) + attribute  # NFPROTO_INET
+    request = struct.pack("=IHHII", 16 + len(body), GET_RULE, 0x301, 1, 0) + body  # REQUEST | DUMP
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER) as sock:
+        sock.settimeout(10)
+        while True:
+            sock.send(request)
+            rules = _read_rules(sock, len(attribute))
+            if rules is not None:
+                return rules
+
+
+def _read_rules(sock: socket.socket, skip: int) -> dict[str, bytes] | None:
+    """One dump; None if somebody has changed the rules in the middle of it."""
+    rules: dict[str, bytes] = {}
+    torn = False
+    while True:
+        answer, at = sock.recv(1 << 20), 0
+        while at < len(answer):
+            length, kind, flags = struct.unpack_from("=IHH", answer, at)
+            torn = torn or bool(flags & 0x10)  # NLM_F_DUMP_INTR
+            if kind != NEW_RULE:  # done, or an error: there is no such table
+                return None if torn else rules
+            rule = answer[at + 20 + skip : at + length]  # after both headers and the table's name: NFTA_RULE_CHAIN
+            chain = rule[4 : struct.unpack_from("=H", rule)[0]].rstrip(b"\0").decode()
+            rules[chain] = rules.get(chain, b"") + rule
+            at += (length + 3) & ~3
 
 
 class _Library:
@@ -151,8 +183,7 @@ class _Library:
         library.nft_ctx_buffer_error(self._context)
         self._library = library
 
-    def __call__(self, script: str, flags: int) -> str:
-        self._library.nft_ctx_output_set_flags(self._context, flags)
+    def __call__(self, script: str) -> str:
         failed = self._library.nft_run_cmd_from_buffer(self._context, script.encode())
         output = self._library.nft_ctx_get_output_buffer(self._context) or b""
         errors = self._library.nft_ctx_get_error_buffer(self._context) or b""
@@ -161,10 +192,9 @@ class _Library:
         return bytes(output).decode()
 
 
-def _program(script: str, flags: int) -> str:
-    command = ["nft", *(["-t"] if flags & OUTPUT_TERSE else []), "-f", "-"]
+def _program(script: str) -> str:
     try:
-        done = subprocess.run(command, input=script.encode(), capture_output=True, timeout=60, check=False)
+        done = subprocess.run(["nft", "-f", "-"], input=script.encode(), capture_output=True, timeout=60, check=False)
     except FileNotFoundError:
         raise NftError("neither libnftables.so.1 nor nft is here; install the package nftables") from None
     except subprocess.TimeoutExpired:
@@ -195,16 +225,16 @@ _ELEMENTS = re.compile(r"\telements = \{(.*?)\}\n", re.DOTALL)
 
 def parse_table(text: str) -> Table:
     """A table from `nft list table`. (Its JSON is no help: libnftables 1.0.6 cannot print our rules in it.)"""
-    rules: dict[str, str] = {}
+    chains: set[str] = set()
     elements: dict[str, dict[str, str]] = {}
     affinity: dict[str, dict[str, str]] = {}
     for kind, name, body in _BLOCK.findall(text):
         if kind == "chain":
-            rules[name] = body
+            chains.add(name)
             continue
         listed = _ELEMENTS.search(body)
         words = " ".join(listed[1].split()) if listed else ""
         pairs = (item.partition(" : ") for item in words.split(", ") if item)
         into = affinity if name.startswith("affinity_") else elements
         into[name] = {key: value for key, _, value in pairs}
-    return Table(Ruleset(frozenset(rules), elements), affinity, rules)
+    return Table(Ruleset(frozenset(chains), elements), affinity)

@@ -53,7 +53,7 @@ class ServiceProxy:
         self._own = frozenset(own_addresses)
         self._wanted = nft.Merged()
         self._chains: frozenset[str] = frozenset()  # in the kernel
-        self._rules: dict[str, str] = {}  # chain -> listing, as the kernel showed it when we had made it
+        self._rules: dict[str, bytes] = {}  # by chain, as the kernel showed them when we had made them
         self._dirty: set[str] = set()
         self._disturbed = False
         self._wake = asyncio.Event()
@@ -167,7 +167,7 @@ class ServiceProxy:
         """Compare the kernel with what is wanted and heal the difference."""
         wanted = self._wanted.contents()
         table = await self._nft.table(nft.SERVICES)
-        if table is None or not self._rules or not self._matches(table.rules):
+        if table is None or not self._rules or not await self._is_intact():
             live = services.sort_affinity(table.affinity, wanted)[0] if table else {}
             if self._rules:
                 self._metrics.drift.inc()
@@ -175,9 +175,8 @@ class ServiceProxy:
             script = nft.replace(nft.SERVICES, self._fixed, wanted, self._cluster_cidr)
             await self._nft.apply(script + nft.elements(nft.SERVICES, "add", live))
             self._chains = wanted.chains
-            self._rules = dict(await self._nft.rules(nft.SERVICES) or {})
+            self._rules = await self._nft.rules(nft.SERVICES)
             return
-        self._rules |= table.rules
         script = nft.diff(nft.SERVICES, table.contents, wanted, self._cluster_cidr)
         if script:
             self._metrics.drift.inc()
@@ -186,15 +185,11 @@ class ServiceProxy:
         await self._unstick(table.affinity)
 
     async def _is_intact(self) -> bool:
-        """A quick look at the rules without elements."""
-        with suppress(NetworkError):
-            rules = await self._nft.rules(nft.SERVICES)
-            return rules is not None and self._matches(rules)
-        return False
-
-    def _matches(self, rules: Mapping[str, str]) -> bool:
-        """Every chain is there and reads as when it was first seen; new ones are learned."""
-        return self._chains <= rules.keys() and all(rules.get(chain) == text for chain, text in self._rules.items())
+        """Every chain is there and its rules are those first seen in it; new chains are learned."""
+        rules = await self._nft.rules(nft.SERVICES)
+        intact = self._chains <= rules.keys() and all(rules.get(chain) == seen for chain, seen in self._rules.items())
+        self._rules = rules if intact else self._rules
+        return intact
 
 
 def _key(obj: Service | None) -> str:

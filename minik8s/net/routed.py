@@ -51,7 +51,7 @@ class RoutedPodNetwork:
         self._table = nft.pods_table(pod_cidr, cluster_cidr, service_cidr, f"{LINK_PREFIX}*")
         self._leases = ipam.Leases(pod_cidr, {})
         self._host_ports = nft.EMPTY
-        self._rules: Mapping[str, str] | None = None  # as the kernel lists what we made
+        self._rules: dict[str, bytes] = {}  # as the kernel showed them when we had made them
         self._ip_forward_before: str | None = None
         self._mtu = 1500
         self._disturbed = asyncio.Event()
@@ -118,7 +118,7 @@ class RoutedPodNetwork:
         try:
             await self._nft.apply(change)
         except NetworkError:  # the table is not as it was: make all of it anew
-            self._rules = None
+            self._rules = {}
             await self._prepare()
 
     async def teardown(self) -> None:
@@ -127,7 +127,7 @@ class RoutedPodNetwork:
         await self._nft.apply(nft.remove(nft.PODS) + nft.remove(nft.SERVICES))
         await asyncio.gather(*(self._netlink.remove(link.name) for link in await self._netlink.links()))
         self._restore_forwarding()
-        self._leases, self._host_ports, self._rules = ipam.Leases(self.pod_cidr, {}), nft.EMPTY, None
+        self._leases, self._host_ports, self._rules = ipam.Leases(self.pod_cidr, {}), nft.EMPTY, {}
         self._file.unlink(missing_ok=True)
 
     # -- the host's part
@@ -141,12 +141,12 @@ class RoutedPodNetwork:
                 self._rules = await self._nft.rules(nft.PODS)
 
     async def _is_intact(self) -> bool:
-        if self._rules is None:  # not made by this process yet
+        if not self._rules:  # not made by this process yet
             return False
-        table = await self._nft.table(nft.PODS)
-        same_rules = table is not None and table.rules == self._rules
-        if table and same_rules and not nft.diff(nft.PODS, table.contents, self._host_ports, self._cluster_cidr):
-            return True
+        if await self._nft.rules(nft.PODS) == self._rules:
+            table = await self._nft.table(nft.PODS)
+            if table and not nft.diff(nft.PODS, table.contents, self._host_ports, self._cluster_cidr):
+                return True
         log.warning("the pod network's rules were changed by another program; making them anew")
         return False
 
