@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -82,7 +81,6 @@ class ApiServer:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
 
     async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:
-        started = time.perf_counter()
         try:
             request = await _api_request(http)
             info = routes.parse(request.method, request.path, request.query) if self.streams is not None else None
@@ -158,7 +156,11 @@ def _certificate(http: web.BaseRequest) -> tuple[str, tuple[str, ...]]:
 def _plain(response: ApiResponse, http: web.BaseRequest) -> web.Response:
     headers = {"content-type": response.content_type, **response.headers}
     body = response.body
-    if len(body) >= GZIP_FROM and "gzip" in http.headers.get("accept-encoding", ""):
+    if (
+        len(body) >= GZIP_FROM
+        and "content-encoding" not in headers
+        and "gzip" in http.headers.get("accept-encoding", "")
+    ):
         packer = zlib.compressobj(1, wbits=31)
         body = packer.compress(body) + packer.flush()
         headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}

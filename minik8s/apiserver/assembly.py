@@ -6,12 +6,17 @@ import random
 from collections.abc import Sequence
 
 from minik8s.api.scheme import SCHEME, Scheme
-from minik8s.apiserver import subresources
+from minik8s.apiserver import reviews, subresources
 from minik8s.apiserver.admission import Chain, Step
+from minik8s.apiserver.allocator import ServiceAllocator
 from minik8s.apiserver.auth import Authenticator, Authorizer
-from minik8s.apiserver.handler import Handler, OpenApi
+from minik8s.apiserver.handler import Answer, Handler, OpenApi
 from minik8s.apiserver.health import Health
 from minik8s.apiserver.registry import Registry
+from minik8s.apiserver.reviews import RuleSource
+from minik8s.apiserver.steps import standard_steps
+from minik8s.apiserver.subresources import Budget
+from minik8s.apiserver.token_request import TokenIssuer, TokenRequests
 from minik8s.apiserver.verbs import Verbs
 from minik8s.apiserver.views import Views
 from minik8s.apiserver.watch import Watches
@@ -24,26 +29,38 @@ def build_handler(
     *,
     authenticator: Authenticator | None,
     authorizer: Authorizer,
+    service_cidr: str = "10.96.0.0/12",
     scheme: Scheme = SCHEME,
     steps: Sequence[Step] = (),
+    rules: RuleSource | None = None,
+    tokens: TokenIssuer | None = None,
+    budget: Budget | None = None,
     openapi: OpenApi | None = None,
     health: Health | None = None,
     clock: Clock = system_clock,
     rng: random.Random | None = None,
 ) -> Handler:
-    """The API server over an entered cache."""
-    registry = Registry(cache, Chain(steps), clock=clock, rng=rng)
-    views = Views(clock)
-    watches = Watches(cache, views)
+    """The API server over an entered cache. `steps` come after the standard ones; `rules` lists users' rights for
+    `auth can-i --list`; `tokens` issues ServiceAccount tokens; `budget` says which pods may not be evicted."""
+    allocator = ServiceAllocator(cache, service_cidr, rng=rng)
+    chain = Chain([*standard_steps(cache, rng=rng), allocator, *steps])
+    registry = Registry(cache, chain, clock=clock, rng=rng)
+    watches = Watches(cache, views := Views(clock))
     verbs = Verbs(registry, views, watches)
+    answers: dict[tuple[str, str], Answer] = dict(subresources.answers(verbs, budget=budget))
+    if tokens is not None:
+        answers["token", "create"] = TokenRequests(registry, tokens).create
+    acts = subresources.Acts(registry, budget)
     handler = Handler(
         scheme,
         verbs,
         authenticator=authenticator,
         authorizer=authorizer,
-        subresources=subresources.answers(verbs),
+        subresources=answers,
+        virtuals={**reviews.answers(authenticator, authorizer, rules=rules), ("", "v1", "bindings"): acts.bind},
         openapi=openapi,
         health=health,
     )
     handler.metrics.gauge("apiserver_longrunning_requests", "Watches that are open.", lambda: watches.open)
+    handler.metrics.gauge("apiserver_storage_revision", "The newest revision of the head.", lambda: cache.revision)
     return handler

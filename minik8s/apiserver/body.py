@@ -157,7 +157,8 @@ def duplicates(body: bytes) -> list[str]:
         made = dict(pairs)
         if len(made) != len(pairs):
             seen: set[str] = set()
-            found.extend(key for key, _ in pairs if key in seen or seen.add(key))
+            for key, _ in pairs:
+                (found.append if key in seen else seen.add)(key)
         return made
 
     json.loads(body, object_pairs_hook=collect)

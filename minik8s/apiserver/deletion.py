@@ -80,7 +80,8 @@ def check_preconditions(resource: Resource, obj: Json, wanted: Preconditions | N
         ("resourceVersion", "ResourceVersion", wanted.resourceVersion),
     ):
         if value and value != meta.get(field):
-            text = f"the {label} in the precondition ({value[:80]}) does not match the {label} in record ({meta.get(field)})"
+            text = f"the {label} in the precondition ({value[:80]}) does not match the {label} in record"
+            text += f" ({meta.get(field)})"
             details = {"name": meta["name"], "kind": resource.plural}
             raise Conflict(
                 f'Operation cannot be fulfilled on {resource.name} "{meta["name"]}": {text}', details=details

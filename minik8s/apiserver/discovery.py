@@ -1,4 +1,4 @@
-"""What this server serves, told in both of Kubernetes' ways: list by list, or all at once (aggregated, with an ETag)."""
+"""What this server serves, told in both of Kubernetes' ways: list by list, or all at once (aggregated)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ class Discovery:
             found = self._aggregated(path, version) if version else json_response(self._legacy(path))
             self._answers[path, version] = found
         if known_etag and known_etag == found.headers.get("etag"):
-            return ApiResponse(304, headers=found.headers)
+            # Clients' caches take over the headers of a 304, so the media type must be the document's.
+            return ApiResponse(304, content_type=found.content_type, headers=found.headers)
         return found
 
     def _entries(self) -> Iterable[Entry]:

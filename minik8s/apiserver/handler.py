@@ -5,11 +5,15 @@ This is the whole API server without HTTP. `app.py` puts it behind sockets, `loo
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import gzip
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from minik8s.api.errors import Forbidden, InternalError, MethodNotAllowed, NotFound, StatusError, Unauthorized
+from minik8s.api.resource import Json
 from minik8s.api.scheme import Scheme
 from minik8s.apiserver import discovery, routes
 from minik8s.apiserver.auth import (
@@ -26,7 +30,7 @@ from minik8s.apiserver.auth import (
 from minik8s.apiserver.body import Served
 from minik8s.apiserver.health import ENDPOINTS, Health
 from minik8s.apiserver.metrics import RequestMetrics
-from minik8s.apiserver.request import ApiRequest, ApiResponse, error_response, json_response
+from minik8s.apiserver.request import JSON, ApiRequest, ApiResponse, error_response, json_response
 from minik8s.apiserver.routes import RequestInfo
 from minik8s.apiserver.served import SUBRESOURCES
 from minik8s.apiserver.verbs import Call, Verbs
@@ -35,14 +39,17 @@ from minik8s.log import get_logger
 SLOW = 1.0  # seconds; requests that take longer are logged, all others only counted
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 
+PROTOBUF_ASKED = "com.github.proto-openapi.spec.v2"  # in Accept
+PROTOBUF_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # Go refuses the @ of what is asked for
+
 log = get_logger("apiserver")
 Answer = Callable[[Call], Awaitable[ApiResponse]]
 
 
 class OpenApi(Protocol):
-    """The documents of `/openapi/v3` and `/openapi/v2`."""
+    """The documents of `/openapi`, gzip-compressed but for the index. Making one for the first time takes a while."""
 
-    def v3_index(self) -> bytes: ...
+    def v3_index(self) -> Json: ...
 
     def v3(self, group_version: str) -> bytes: ...
 
@@ -61,7 +68,7 @@ class AllowAll:
 class Handler:
     """`handle` never raises but for cancellation.
 
-    `subresources` answer by (subresource, verb), `virtuals` by plural; both are dispatched to after authorization.
+    `subresources` answer by (subresource, verb), `virtuals` by (group, version, plural); both are dispatched to after authorization.
     """
 
     def __init__(
@@ -72,7 +79,7 @@ class Handler:
         authenticator: Authenticator | None,
         authorizer: Authorizer,
         subresources: Mapping[tuple[str, str], Answer] | None = None,
-        virtuals: Mapping[tuple[str, str], Answer] | None = None,
+        virtuals: Mapping[tuple[str, str, str], Answer] | None = None,
         openapi: OpenApi | None = None,
         health: Health | None = None,
     ) -> None:
@@ -132,7 +139,7 @@ class Handler:
         """What strangers invent must not become labels of metrics."""
         if not info.resource:
             return False
-        virtual = (info.group, info.resource) in self._virtuals
+        virtual = (info.group, info.version, info.resource) in self._virtuals
         served = virtual or self.scheme.by_plural(info.group, info.version, info.resource) is not None
         return served and info.verb in VERBS and (not info.subresource or info.subresource in SUBRESOURCES)
 
@@ -164,13 +171,12 @@ class Handler:
 
     async def _dispatch(self, request: ApiRequest, info: RequestInfo, user: User) -> ApiResponse:
         if not info.resource:
-            return self._not_a_resource(request, info)
-        virtual = self._virtuals.get((info.group, info.resource))
+            return await self._not_a_resource(request, info)
+        virtual = self._virtuals.get((info.group, info.version, info.resource))
         if virtual is not None:
             if info.verb != "create":
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
-            row = Served(self.scheme.resources[0])
-            return await virtual(Call(row, info, request, user))
+            return await virtual(Call(self._row_behind(info), info, request, user))
         call = Call(self.served(info), info, request, user)
         if info.subresource:
             return await self._subresource(call)
@@ -181,6 +187,12 @@ class Handler:
         if info.verb == "create" and call.served.resource.namespaced and not info.namespace:
             raise MethodNotAllowed("a namespace is needed to create this: use the path of the namespace's collection")
         return await self._verbs[info.verb](call)
+
+    def _row_behind(self, info: RequestInfo) -> Served:
+        """Virtual kinds have no row; the old `bindings` act on pods."""
+        resource = self.scheme.by_plural("", "v1", "pods")
+        assert resource is not None
+        return Served(resource)
 
     def served(self, info: RequestInfo) -> Served:
         """The row, and version, that a request means. NotFound if there is none."""
@@ -205,7 +217,7 @@ class Handler:
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
         return await answer(call)
 
-    def _not_a_resource(self, request: ApiRequest, info: RequestInfo) -> ApiResponse:
+    async def _not_a_resource(self, request: ApiRequest, info: RequestInfo) -> ApiResponse:
         if info.verb not in ("get", "head"):
             raise MethodNotAllowed("the server does not allow this method on the requested path")
         path = info.path
@@ -222,20 +234,25 @@ class Handler:
         if path == "/":
             return json_response({"paths": ["/api", "/apis", *(f"/{e}" for e in ENDPOINTS), "/metrics", "/version"]})
         if first == "openapi" and self._openapi is not None:
-            return self._document(self._openapi, path, request.headers.get("accept", ""))
+            return await self._document(self._openapi, path, request.headers)
         raise NotFound("the server could not find the requested resource")
 
-    def _document(self, openapi: OpenApi, path: str, accept: str) -> ApiResponse:
+    async def _document(self, openapi: OpenApi, path: str, headers: Mapping[str, str]) -> ApiResponse:
         if path == "/openapi/v3":
-            return ApiResponse(200, openapi.v3_index())
+            return json_response(openapi.v3_index())
+        media, make = JSON, openapi.v2_json
         if path.startswith("/openapi/v3/"):
-            return ApiResponse(200, openapi.v3(path.removeprefix("/openapi/v3/")))
-        if path == "/openapi/v2" and "com.github.proto-openapi.spec.v2" in accept:
-            media = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-            return ApiResponse(200, openapi.v2_protobuf(), media)
-        if path == "/openapi/v2":
-            return ApiResponse(200, openapi.v2_json())
-        raise NotFound("the server could not find the requested resource")
+            place = path.removeprefix("/openapi/v3/")
+            make = functools.partial(openapi.v3, place.removeprefix("apis/").removeprefix("api/"))
+        elif path != "/openapi/v2":
+            raise NotFound("the server could not find the requested resource")
+        elif PROTOBUF_ASKED in headers.get("accept", ""):
+            media, make = PROTOBUF_TYPE, openapi.v2_protobuf
+        document = await asyncio.to_thread(make)  # rendering for the first time takes up to half a second
+        sent = {"content-encoding": "gzip", "vary": "Accept, Accept-Encoding"}
+        if "gzip" not in headers.get("accept-encoding", ""):
+            document, sent = await asyncio.to_thread(gzip.decompress, document), {"vary": "Accept, Accept-Encoding"}
+        return ApiResponse(200, document, media, sent)
 
 
 _NOTHING = RequestInfo("", "")

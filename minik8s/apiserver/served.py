@@ -60,9 +60,10 @@ SUBJECT_ACCESS = Virtual("SubjectAccessReview", "subjectaccessreviews", AUTHORIZ
 LOCAL_SUBJECT_ACCESS = Virtual("LocalSubjectAccessReview", "localsubjectaccessreviews", AUTHORIZATION, namespaced=True)
 SELF_SUBJECT_RULES = Virtual("SelfSubjectRulesReview", "selfsubjectrulesreviews", AUTHORIZATION)
 SELF_SUBJECT = Virtual("SelfSubjectReview", "selfsubjectreviews", AUTHENTICATION)
+SELF_SUBJECT_BETA = SELF_SUBJECT._replace(version="v1beta1")  # what kubectl 1.27 asks for
 TOKEN = Virtual("TokenReview", "tokenreviews", AUTHENTICATION)
 BINDING = Virtual("Binding", "bindings", "", namespaced=True)
 
 VIRTUALS = (
-    SELF_SUBJECT_ACCESS, SUBJECT_ACCESS, LOCAL_SUBJECT_ACCESS, SELF_SUBJECT_RULES, SELF_SUBJECT, TOKEN, BINDING,
+    SELF_SUBJECT_ACCESS, SUBJECT_ACCESS, LOCAL_SUBJECT_ACCESS, SELF_SUBJECT_RULES, SELF_SUBJECT, SELF_SUBJECT_BETA, TOKEN, BINDING,
 )  # fmt: skip

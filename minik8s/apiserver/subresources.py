@@ -259,7 +259,7 @@ def bound(pod: Json, node: str, now: str, extra: Json) -> Json:
             meta[field] = {**(meta.get(field) or {}), **extra[field]}
     status = pod.setdefault("status", {})
     conditions = [c for c in status.get("conditions") or [] if c.get("type") != "PodScheduled"]
-    scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now}
     status["conditions"] = [*conditions, scheduled]
     return pod
 

@@ -211,7 +211,7 @@ def patcher(call: Call, schema: Schema | None = None) -> Callable[[Json], Json]:
     media = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == APPLY_PATCH:
         raise UnsupportedMediaType(
-            "server-side apply (application/apply-patch+yaml) is not served yet: use kubectl apply without --server-side"
+            "server-side apply (application/apply-patch+yaml) is not served yet: apply without --server-side"
         )
     if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH):
         known = ", ".join((JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH))

@@ -61,7 +61,7 @@ class HttpTransport:
         body: bytes = b"",
         content_type: str = "application/json",
     ) -> bytes:
-        """See `Transport`. Raises StatusError: the server's own, Timeout, or ServiceUnavailable if it is out of reach."""
+        """See `Transport`. Raises StatusError: the server's own, Timeout, or ServiceUnavailable (out of reach)."""
         headers = {**self._authorization(), **({"content-type": content_type} if body else {})}
         with _translated(self._server):
             async with self._open().request(

@@ -104,7 +104,7 @@ async def test_credentials(served: Served) -> None:
 
 async def test_out_of_reach() -> None:
     async with HttpTransport("https://127.0.0.1:1") as transport:
-        with pytest.raises(ServiceUnavailable, match="cannot reach https://127.0.0.1:1"):
+        with pytest.raises(ServiceUnavailable, match=r"cannot reach https://127\.0\.0\.1:1"):
             await transport.request("GET", "/version")
 
 

@@ -14,7 +14,9 @@ async def test_create_get_list(api: Api) -> None:
     made = await api.post(CMS, config_map("a", data={"k": "v"}))
     assert made.code == 201
     meta = made["metadata"]
-    assert meta["uid"] and meta["resourceVersion"] and meta["creationTimestamp"] == "2023-11-14T22:13:20Z"
+    assert meta["uid"]
+    assert meta["resourceVersion"]
+    assert meta["creationTimestamp"] == "2023-11-14T22:13:20Z"
     assert (await api.get(f"{CMS}/a")).body == made.body
     listed = await api.get(CMS)
     assert listed["kind"] == "ConfigMapList"
