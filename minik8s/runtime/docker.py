@@ -125,11 +125,7 @@ class DockerRuntime:
     # -- containers
 
     async def containers(self, pod_uid: str | None = None) -> list[ContainerInfo]:
-        filters = {"label": [f"{LABEL_MANAGED}={self._node_uid}"]}
-        if pod_uid is not None:
-            filters["name"] = [f"^/k8s_.*_{pod_uid}_[0-9]+$"]
-        with _translated():
-            listed = await self._docker.containers.list(all=True, filters=json.dumps(filters))
+        listed = await self._listed("" if pod_uid is None else f"^/k8s_.*_{pod_uid}_[0-9]+$")
         infos = await asyncio.gather(*(self._inspect(c.id) for c in listed if not _is_warm(c["Names"])))
         known = (container_info(answer) for answer in infos if answer is not None)
         return [info for info in known if info is not None and pod_uid in (None, info.pod_uid)]
@@ -226,6 +222,23 @@ class DockerRuntime:
                     raise
                 await container.wait(condition="removed")
 
+    async def names(self) -> list[str]:
+        """Names of all that this agent has made on the engine, warm sandboxes included; for `reset`."""
+        return sorted(name.removeprefix("/") for c in await self._listed() for name in c["Names"])
+
+    async def remove_all(self) -> None:
+        """Remove all that `names` tells of, and the pause image if no other agent uses it."""
+        async with asyncio.TaskGroup() as tasks:
+            for container in await self._listed():
+                tasks.create_task(self.remove(container.id))
+        await self.remove_image(self._pause)
+
+    async def _listed(self, name: str = "") -> list[Any]:
+        """This agent's containers, running or not, whose name fits a pattern."""
+        filters = {"label": [f"{LABEL_MANAGED}={self._node_uid}"]} | ({"name": [name]} if name else {})
+        with _translated():
+            return await self._docker.containers.list(all=True, filters=json.dumps(filters))
+
     # -- sandboxes: the pause image and the pool
 
     @property
@@ -269,9 +282,7 @@ class DockerRuntime:
         return None
 
     async def _warm_left_over(self) -> list[str]:
-        filters = {"label": [f"{LABEL_MANAGED}={self._node_uid}"], "name": [f"^/{WARM_PREFIX}"]}
-        with _translated():
-            listed = await self._docker.containers.list(all=True, filters=json.dumps(filters))
+        listed = await self._listed(f"^/{WARM_PREFIX}")
         for dead in (c for c in listed if c["State"] != "running"):
             await self._remove(dead.id)
         return [c.id for c in listed if c["State"] == "running"]
