@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from minik8s.api.kinds.pod import Container, Pod
+from minik8s.api.kinds.pod import Container
 from minik8s.api.kinds.secret import Secret
 from minik8s.clock import Clock
 from minik8s.runtime.base import ImageInfo, ImagePullFailed, InvalidImageName, RegistryAuth, Runtime, RuntimeFailure
@@ -64,7 +64,7 @@ class Images:
         self._pulls: dict[str, asyncio.Lock] = {}
         self.pulled: dict[str, float] = _read_ledger(ledger)  # image id -> when it was last used here
 
-    async def ensure(self, pod: Pod, container: Container, auth: Sequence[RegistryAuth], tell: Tell) -> ImageInfo:
+    async def ensure(self, container: Container, auth: Sequence[RegistryAuth], tell: Tell) -> ImageInfo:
         """Raises ImagePullFailed, InvalidImageName, ImageNeverPulled, ImageBackOff."""
         reference, policy = container.image, container.imagePullPolicy or "IfNotPresent"
         present = None if policy == "Always" else await self.present(reference)
@@ -127,6 +127,11 @@ class Images:
         if image.id in self.pulled:
             self.pulled[image.id] = self._clock()
         return image
+
+    def collected(self, image: ImageInfo) -> None:
+        """It was removed to free disk space."""
+        self.pulled.pop(image.id, None)
+        self._known = {name: known for name, known in self._known.items() if known[1].id != image.id}
 
     def save(self) -> None:
         if self._ledger is None:

@@ -1,4 +1,4 @@
-"""Mounts that the kubelet makes by mount(2) itself: memory file systems, and subPaths pinned by descriptor. Blocking."""
+"""Mounts that the kubelet makes by mount(2) itself: memory file systems, and pinned subPaths. Blocking, and fast."""
 
 from __future__ import annotations
 

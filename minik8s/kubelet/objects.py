@@ -11,11 +11,13 @@ from typing import NamedTuple, TypeVar
 
 from minik8s.api.errors import NotFound, StatusError
 from minik8s.api.kinds.configmap import ConfigMap
-from minik8s.api.kinds.pod import Container, Pod
+from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.secret import Secret
 from minik8s.api.meta import Object
 from minik8s.client.base import Client
 from minik8s.client.informer import Informer
+from minik8s.kubelet.volume_sources import objects_of
+from minik8s.runtime import environment
 
 T = TypeVar("T", bound=Object)
 
@@ -120,34 +122,11 @@ class Objects:
 
 def references(pod: Pod) -> set[Ref]:
     """What a pod's environment, volumes and pull secrets refer to."""
-    space = pod.metadata.namespace
-    maps, secrets = set[str](), {secret.name for secret in pod.spec.imagePullSecrets}
-    for container in (*pod.spec.initContainers, *pod.spec.containers, *pod.spec.ephemeralContainers):
-        _environment(container, maps, secrets)
-    for volume in pod.spec.volumes:
-        if volume.configMap is not None:
-            maps.add(volume.configMap.name)
-        if volume.secret is not None:
-            secrets.add(volume.secret.secretName)
-        for source in volume.projected.sources if volume.projected is not None else ():
-            if source.configMap is not None:
-                maps.add(source.configMap.name)
-            if source.secret is not None:
-                secrets.add(source.secret.name)
-    return {Ref(ConfigMap, space, name) for name in maps if name} | {
-        Ref(Secret, space, name) for name in secrets if name
-    }
-
-
-def _environment(container: Container, maps: set[str], secrets: set[str]) -> None:
-    for source in container.envFrom:
-        if source.configMapRef is not None:
-            maps.add(source.configMapRef.name)
-        if source.secretRef is not None:
-            secrets.add(source.secretRef.name)
-    for variable in container.env:
-        origin = variable.valueFrom
-        if origin is not None and origin.configMapKeyRef is not None:
-            maps.add(origin.configMapKeyRef.name)
-        if origin is not None and origin.secretKeyRef is not None:
-            secrets.add(origin.secretKeyRef.name)
+    space, spec = pod.metadata.namespace, pod.spec
+    every = (*spec.initContainers, *spec.containers, *spec.ephemeralContainers)
+    maps, secrets = environment.references(every)
+    found = {Ref(ConfigMap, space, name) for name in maps} | {Ref(Secret, space, name) for name in secrets}
+    found |= {Ref(Secret, space, secret.name) for secret in spec.imagePullSecrets}
+    for volume in spec.volumes:
+        found |= {Ref(kind, space, name) for kind, name in objects_of(volume)}
+    return {ref for ref in found if ref.name}

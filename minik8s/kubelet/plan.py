@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from minik8s.api.kinds.pod import Pod
 from minik8s.clock import parse_time
-from minik8s.kubelet.view import LABEL_CRASHES, Outcome, PodMemory, PodView, Record, is_dead, view
+from minik8s.kubelet.view import LABEL_CRASHES, LABEL_SANDBOX, Outcome, PodMemory, PodView, Record, is_dead, view
 from minik8s.runtime.base import ContainerInfo
 
 FIRST_BACKOFF = 10.0  # seconds; kubelet's container restart back-off: 10 s doubling to 5 min …
 LAST_BACKOFF = 300.0
 BACKOFF_RESET = 600.0  # … forgotten after a container has run for 10 minutes
-DELETED_GRACE = 1.0  # seconds for containers whose pod was deleted by force
+DELETED_GRACE = 0.0  # seconds for containers whose pod is gone from the API: it was deleted by force
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class CreateSandbox:
     """Volumes, pause container, network: all that containers need before the first one starts."""
 
     attempt: int
+    established: bool = False  # containers were made in it already: only its network has to be looked after
 
     @property
     def key(self) -> str:
@@ -223,7 +224,8 @@ class _Living:
         sight = self.sight
         if sight.sandbox is not None and sight.sandbox_running:
             if sight.sandbox.id != self.memory.wired:
-                self._create_sandbox(sight.sandbox.attempt)
+                mine = {r.current.labels.get(LABEL_SANDBOX) for r in sight.records if r.current is not None}
+                self._create_sandbox(sight.sandbox.attempt, established=sight.sandbox.id in mine)
                 return False
             stale = [r for r in sight.records if r.running and not sight.in_sandbox(r)]
             for record in stale:
@@ -237,9 +239,9 @@ class _Living:
             self._create_sandbox(max(self.memory.attempts.get("", 0), last + 1))
         return False
 
-    def _create_sandbox(self, attempt: int) -> None:
+    def _create_sandbox(self, attempt: int, *, established: bool = False) -> None:
         if self._may_try(""):
-            self.actions.append(CreateSandbox(attempt))
+            self.actions.append(CreateSandbox(attempt, established))
 
     def _init(self) -> bool:
         """Init containers one after the other; True if the app containers may run."""

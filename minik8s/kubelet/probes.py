@@ -17,7 +17,7 @@ from minik8s.kubelet.handlers import HandlerFailed, Handlers
 from minik8s.kubelet.view import Unhealthy
 
 Kind = Literal["startup", "liveness", "readiness"]
-Report = Callable[[Kind, str], None]  # (kind of probe, the failure's words)
+Report = Callable[[Container, str], None]  # a probe of this container failed; the words say which and how
 
 
 class Count(NamedTuple):
@@ -119,7 +119,7 @@ class PodProbes:
         try:
             await self._handlers.run(probe, target.container, target.container_id, target.ip, timeout=timeout)
         except HandlerFailed as error:
-            self._report(kind, f"{kind.capitalize()} probe failed: {error}")
+            self._report(target.container, f"{kind.capitalize()} probe failed: {error}")
             after = count(probe, before, False)
         else:
             after = count(probe, before, True)

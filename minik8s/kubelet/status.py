@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from minik8s.api.kinds.pod import ContainerStatus, Pod
+from minik8s.api.kinds.pod import ContainerStatus, Pod, PodStatus
 from minik8s.clock import rfc3339
 from minik8s.kubelet.plan import backoff_delay, backoff_left, crashes_of, is_started, outcome
 from minik8s.kubelet.view import PodMemory, PodView, Record, is_dead, lost_state, statuses_by_name, view
@@ -299,11 +299,22 @@ def status_patch(told: Json, status: Json) -> Json:
             patch[key] = [{"$patch": "replace"}, *patch[key]]
     if patch.get("conditions"):
         before = {condition["type"]: condition for condition in told.get("conditions", ())}
-        patch["conditions"] = [c for c in status["conditions"] if before.get(c["type"]) != c]
+        own = [c for c in status["conditions"] if c["type"] in KUBELET_CONDITIONS]
+        patch["conditions"] = [c for c in own if before.get(c["type"]) != c]
         patch["conditions"] = [c | _forgotten(before.get(c["type"], {}), c) for c in patch["conditions"]]
         if not patch["conditions"]:
             del patch["conditions"]
     return patch
+
+
+def known_status(api: PodStatus, told: Json | None) -> PodStatus:
+    """The status to go on from: what was last told, which the copy of the API may not show yet, and others' part."""
+    if told is None or api.phase in ("Succeeded", "Failed"):
+        return api
+    own = msgspec.convert(told, PodStatus)
+    others = tuple(c for c in api.conditions if c.type not in KUBELET_CONDITIONS)
+    mine = tuple(c for c in own.conditions if c.type in KUBELET_CONDITIONS)
+    return msgspec.structs.replace(own, conditions=mine + others)
 
 
 def _forgotten(before: Json, after: Json) -> Json:

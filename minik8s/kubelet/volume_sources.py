@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from minik8s.api.kinds.configmap import ConfigMap
-from minik8s.api.kinds.pod import DownwardAPIFile, KeyToPath, Pod, Volume
+from minik8s.api.kinds.pod import DownwardAPIFile, KeyToPath, Volume
 from minik8s.api.kinds.secret import Secret
 from minik8s.kubelet.file_tree import File, UnsafePath, check_relative
 
@@ -134,16 +133,3 @@ def _safe(path: str) -> str:
         return check_relative(path)
     except UnsafePath as error:
         raise MountFailed(str(error)) from None
-
-
-def metadata_field(pod: Pod, path: str) -> str | None:
-    """Whole maps as files: metadata.labels and metadata.annotations, one `key="value"` a line; None for other paths."""
-    if path == "metadata.labels":
-        return _map(pod.metadata.labels)
-    if path == "metadata.annotations":
-        return _map(pod.metadata.annotations)
-    return None
-
-
-def _map(values: Mapping[str, str]) -> str:
-    return "\n".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sorted(values.items()))

@@ -177,6 +177,10 @@ class Volumes:
     def termination_log(self, uid: str, name: str, attempt: int) -> Path:
         return self.folder(uid) / "containers" / safe_name(name) / str(int(attempt))
 
+    async def read_termination_log(self, uid: str, name: str, attempt: int) -> bytes:
+        """What a container left in its termination log, at most 4096 bytes."""
+        return await asyncio.to_thread(_read_start, self.termination_log(uid, name, attempt))
+
     # -- taking away
 
     async def remove(self, uid: str) -> None:
@@ -191,6 +195,14 @@ class Volumes:
         for uid in orphans:
             await self.remove(uid)
         return orphans
+
+
+def _read_start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
 
 
 def _make_folder(path: Path) -> None:

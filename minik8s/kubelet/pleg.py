@@ -1,0 +1,69 @@
+"""From the engine's events and from periodic lists: the uids of pods to look at.
+
+Both only ask for a look; what is true is read when looking. So an event and a list can never contradict each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from minik8s.aio import periodic
+from minik8s.log import get_logger
+from minik8s.runtime.base import ContainerInfo, Runtime, RuntimeFailure
+
+log = get_logger("pleg")
+Snapshot = dict[str, frozenset[tuple[str, str]]]
+
+
+def snapshot(seen: Sequence[ContainerInfo]) -> Snapshot:
+    """pod uid -> (container id, state) of all its containers."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for info in seen:
+        found.setdefault(info.pod_uid, set()).add((info.id, info.state))
+    return {uid: frozenset(states) for uid, states in found.items()}
+
+
+def changed(before: Snapshot, after: Snapshot) -> set[str]:
+    return {uid for uid in before.keys() | after.keys() if before.get(uid) != after.get(uid)}
+
+
+class Pleg:
+    """`look(uid)` is called for every pod with news; `run()` is eternal."""
+
+    def __init__(self, runtime: Runtime, look: Callable[[str], None], relist_seconds: float) -> None:
+        self._runtime = runtime
+        self._look = look
+        self._interval = relist_seconds
+        self._known: Snapshot = {}
+        self._relist_now = asyncio.Event()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(), name="engine events")
+            tasks.create_task(self._on_demand(), name="engine relist on demand")
+            tasks.create_task(periodic(self._interval, self.relist), name="engine relist")
+
+    async def _follow(self) -> None:
+        async with self._runtime.events() as events:
+            async for event in events:
+                if event.pod_uid:
+                    self._look(event.pod_uid)
+                else:
+                    self._relist_now.set()
+
+    async def _on_demand(self) -> None:
+        while True:
+            await self._relist_now.wait()
+            self._relist_now.clear()
+            await self.relist()
+
+    async def relist(self) -> None:
+        try:
+            fresh = snapshot(await self._runtime.containers())
+        except RuntimeFailure as error:
+            log.debug("list failed", error=str(error))
+            return
+        for uid in changed(self._known, fresh):
+            self._look(uid)
+        self._known = fresh
