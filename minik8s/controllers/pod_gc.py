@@ -59,7 +59,7 @@ class PodGCController(Controller):
             if self._nodes.by_key(pod.spec.nodeName) is None and await self._is_absent(pod.spec.nodeName):
                 await self._end(pod, "PodGC: node no longer exists")
         elif pod.deleting:
-            await self._end(pod, "")
+            await self._end(pod, "PodGC: unscheduled and terminating")
         return None
 
     async def _is_absent(self, name: str) -> bool:
