@@ -23,7 +23,7 @@ from minik8s.net.nftables import Nftables
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 CHECK_SECONDS = 60.0
-SETTLE_SECONDS = 0.05  # others' changes come in bursts (dockerd makes dozens): look once at the end
+SETTLE_SECONDS = 0.2  # others' changes come in bursts (dockerd makes dozens): look once at the end
 
 log = get_logger("network")
 

@@ -145,10 +145,18 @@ class UdpClient:
         self._sock = inside(pid, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
 
     async def ask(self, address: str, port: int, *, timeout: float = 3) -> str:
+        return (await self.exchange(address, port, b"?", timeout=timeout)).decode()
+
+    async def exchange(self, address: str, port: int, data: bytes, *, timeout: float = 3) -> bytes:
+        """Asks again every 50 ms, as the other side may not listen yet."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout):
-            await loop.sock_sendto(self._sock, b"?", (address, port))
-            return (await loop.sock_recv(self._sock, 1000)).decode()
+            while True:
+                await loop.sock_sendto(self._sock, data, (address, port))
+                try:
+                    return await asyncio.wait_for(loop.sock_recv(self._sock, 1000), 0.05)
+                except (TimeoutError, ConnectionRefusedError):
+                    await asyncio.sleep(0.01)
 
     def close(self) -> None:
         self._sock.close()

@@ -10,13 +10,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from dnslib import DNSRecord
 
 from minik8s.aio import background
 from minik8s.api.kinds.service import Service
+from minik8s.net import nft
 from minik8s.net.base import HostPort
+from minik8s.net.dns import ClusterDns
 from minik8s.net.metrics import proxy_metrics
 from minik8s.net.netlink import Netlink
-from minik8s.net.nftables import Nftables
+from minik8s.net.nftables import Nftables, NftError, Table
 from minik8s.net.proxy import ServiceProxy
 from minik8s.net.routed import RoutedPodNetwork
 
@@ -56,12 +59,12 @@ async def node(host: Host, tmp_path: Path) -> AsyncIterator[Node]:
     feed = Feed()
     async with AsyncExitStack() as stack:
         netlink = await stack.enter_async_context(Netlink())
-        nft = await stack.enter_async_context(Nftables())
-        network = RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, nft, **CLUSTER)
+        tables = await stack.enter_async_context(Nftables())
+        network = RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, tables, **CLUSTER)
         await stack.enter_async_context(network)
-        proxy = ServiceProxy(feed.services, feed.slices, "n1", nft, netlink, own_addresses=["10.96.0.10"], **CLUSTER)
+        proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, netlink, own_addresses=["10.96.0.10"], **CLUSTER)
         await stack.enter_async_context(background(proxy.run(), network.run()))
-        node = Node(host, network, nft, feed)
+        node = Node(host, network, tables, feed)
         await node.start(stack)
         yield node
 
@@ -282,18 +285,100 @@ async def test_what_others_flush_is_healed_at_once(node: Node, damage: str) -> N
         await answers(node.a, OUTSIDE, 7000, "outside")
 
 
-async def test_an_element_changed_by_hand_is_counted_and_healed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minik8s.net.proxy.FULL_SECONDS", 0.1)
-    service = make_service()
-    node.serve(service, "a")
-    await answers(None, VIP, 80, "a")
-    node.feed.put(make_service("other", "10.96.0.8"))  # wakes the loop, which then takes the short interval
-    await refuses(None, "10.96.0.8", 80)
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minik8s.net.proxy.FULL_SECONDS", 0.05)
+
+
+async def test_an_element_removed_by_hand_is_counted_and_healed(often: None, node: Node) -> None:
+    config = {"clientIP": {"timeoutSeconds": 60}}
+    ports = [{"port": 80, "nodePort": 30080}, {"port": 53, "protocol": "UDP", "name": "dns"}]
+    node.serve(make_service("sticky", "10.96.0.9", sessionAffinity="ClientIP", sessionAffinityConfig=config), "a")
+    node.serve(make_service(ports=ports, type="NodePort"), "a", "b")
+    await answers(None, VIP, 80, "a", "b")
+    await answers(None, "10.96.0.9", 80, "a")
     drift = proxy_metrics().drift
     before = drift._value.get()
-    node.feed.put(make_service("third", "10.96.0.9"))
-    await refuses(None, "10.96.0.9", 80)
+    looks = 0
+    table = node.nft.table
+
+    async def counted(name: str) -> Table | None:
+        nonlocal looks
+        looks += name == "minik8s"
+        return await table(name)
+
+    node.nft.table = counted  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        while looks < 3:
+            await asyncio.sleep(0.01)
     assert drift._value.get() == before  # nothing of our own looks like drift
+    sh(f"nft 'delete element inet minik8s services {{ {VIP} . tcp . 80 }}'")
+    await answers(None, VIP, 80, "a", "b")
+    assert drift._value.get() == before + 1
+
+
+async def test_a_restarted_proxy_disturbs_nobody(host: Host, tmp_path: Path) -> None:
+    config = {"clientIP": {"timeoutSeconds": 60}}
+    feed = Feed()
+    async with Netlink() as netlink, Nftables() as tables:
+        network = RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, tables, **CLUSTER)
+        async with network, AsyncExitStack() as servers:
+            ips = []
+            for name in "ab":
+                pid = host.pod()
+                ips.append((await network.attach(name, pid)).ip)
+                await servers.enter_async_context(server(pid, name, 8080))
+            feed.put(make_service(sessionAffinity="ClientIP", sessionAffinityConfig=config))
+            feed.put(make_slice(*map(endpoint, ips)))
+            chosen = ""
+            for _ in range(3):
+                proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, netlink, **CLUSTER)
+                async with background(proxy.run()):
+                    await answers(None, VIP, 80, chosen or "a", chosen or "b")
+                    seen = {(await ask(None, VIP, 80)).split()[0] for _ in range(10)}
+                    assert len(seen) == 1
+                    chosen = chosen or seen.copy().pop()
+                    assert seen == {chosen}
+                assert (await ask(None, VIP, 80)).startswith(chosen)  # goes on without an agent
+
+
+async def test_dns_is_reached_at_its_service_address_from_pods_and_the_host(node: Node) -> None:
+    cluster = ClusterDns(node.feed.services, node.feed.slices, "cluster.local", ("10.96.0.10", 53))
+    async with Netlink() as netlink:
+        await netlink.hold_address("mk8s-dns", "10.96.0.10")
+        await netlink.hold_address("mk8s-dns", "10.96.0.10")
+    ports = [{"port": 53, "protocol": "UDP"}]
+    node.feed.put(make_service("kube-dns", "10.96.0.10", ports=ports), make_service())  # without endpoints
+    await answers_dns(cluster, node.a)
+    await answers_dns(cluster, None)
+
+
+async def answers_dns(cluster: ClusterDns, pid: int | None) -> None:
+    query = DNSRecord.question("web.default.svc.cluster.local")
+    async with background(cluster.run()):
+        client = UdpClient(pid)
+        try:
+            reply = DNSRecord.parse(await client.exchange("10.96.0.10", 53, bytes(query.pack())))
+        finally:
+            client.close()
+    assert [str(answer.rdata) for answer in reply.rr] == [VIP]
+
+
+async def test_the_program_does_what_the_library_does(host: Host) -> None:
+    text = nft.replace(nft.SERVICES, nft.services_table(**CLUSTER), nft.EMPTY, CLUSTER["cluster_cidr"])
+    element = "add element inet minik8s services { 10.96.0.7 . tcp . 80 : goto refuse }\n"
+    found = []
+    for library in ("libnftables.so.1", "no-such-library.so"):
+        async with Nftables(library=library) as tables:
+            assert await tables.table("minik8s") is None
+            await tables.apply(text + element)
+            found.append(await tables.table("minik8s"))
+            with pytest.raises(NftError, match=r"File exists.*in: add element inet minik8s services"):
+                await tables.apply(element.replace("goto refuse", "drop"))
+            await tables.apply(nft.remove(nft.SERVICES))
+    assert found[0] == found[1]
+    assert found[0]
+    assert found[0].contents.elements["services"] == {"10.96.0.7 . tcp . 80": "goto refuse"}
 
 
 async def test_teardown_leaves_the_host_as_it_was(host: Host, tmp_path: Path) -> None:
@@ -301,9 +386,9 @@ async def test_teardown_leaves_the_host_as_it_was(host: Host, tmp_path: Path) ->
     sh("echo 0 > /proc/sys/net/ipv4/ip_forward")
     before = host.snapshot()
     feed = Feed()
-    async with Netlink() as netlink, Nftables() as nft:
-        async with RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, nft, **CLUSTER) as network:
-            proxy = ServiceProxy(feed.services, feed.slices, "n1", nft, netlink, **CLUSTER)
+    async with Netlink() as netlink, Nftables() as tables:
+        async with RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, tables, **CLUSTER) as network:
+            proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, netlink, **CLUSTER)
             async with background(proxy.run(), network.run()):
                 ip = (await network.attach("a", pid := host.pod())).ip
                 await netlink.hold_address("mk8s-dns", "10.96.0.10")
@@ -312,6 +397,6 @@ async def test_teardown_leaves_the_host_as_it_was(host: Host, tmp_path: Path) ->
                 async with server(pid, "a", 8080):
                     await answers(None, VIP, 80, "a")
         assert host.snapshot() != before
-    async with Netlink() as netlink, Nftables() as nft:  # another process: `minik8s reset`
-        await RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, nft, **CLUSTER).teardown()
+    async with Netlink() as netlink, Nftables() as tables:  # another process: `minik8s reset`
+        await RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, tables, **CLUSTER).teardown()
     assert host.snapshot() == before
