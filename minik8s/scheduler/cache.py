@@ -7,7 +7,7 @@ The informer's news confirms it; a failed binding takes it back.
 from __future__ import annotations
 
 from minik8s.api.kinds.node import Node
-from minik8s.api.kinds.pod import Pod
+from minik8s.api.kinds.pod import Pod, PodSpec, ResourceRequirements
 from minik8s.scheduler.model import TERMINAL, PodInfo, Shapes
 from minik8s.scheduler.snapshot import Snapshot
 
@@ -65,8 +65,12 @@ def _same(known: PodInfo, pod: Pod) -> bool:
         and known.deleting == pod.deleting
         and known.priority == pod.spec.priority
         and known.labels == pod.metadata.labels
-        and known.shape.spec.containers == pod.spec.containers  # resources can be changed in place
+        and _resources(known.shape.spec) == _resources(pod.spec)  # they can be changed in place
     )
+
+
+def _resources(spec: PodSpec) -> list[ResourceRequirements]:
+    return [container.resources for container in (*spec.containers, *spec.initContainers)]
 
 
 def node_changed(old: Node | None, new: Node) -> bool:

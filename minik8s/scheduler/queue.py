@@ -8,7 +8,7 @@ The highest priority goes first, then who came first.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -45,8 +45,8 @@ class _Waiting:
     attempts: int = 0
     tried: float = 0.0  # when the last attempt ended
     happenings: frozenset[Happening] = frozenset()  # that bring it back; only while set aside
-    # while it is being tried: what happened meanwhile
-    missed: set[Happening] = field(default_factory=set)
+    since: int = 0  # how much had happened when it was given out
+    changed: bool = False  # the pod itself, while it was being tried
 
 
 class SchedulingQueue:
@@ -60,6 +60,8 @@ class SchedulingQueue:
         self._gated: set[str] = set()
         self._trying: set[str] = set()
         self._tickets = 0
+        self._happenings = 0  # counted, so that an attempt knows what it has missed
+        self._latest: dict[Happening, int] = {}
 
     def __contains__(self, key: str) -> bool:
         return key in self._pods or key in self._gated
@@ -77,7 +79,7 @@ class SchedulingQueue:
         if pod is None:
             pod = self._pods[key] = _Waiting(priority)
         elif key in self._trying:
-            pod.missed.update(Happening)
+            pod.changed = True
             return
         pod.priority = priority
         self._make_ready(key, pod)
@@ -104,7 +106,7 @@ class SchedulingQueue:
                 self._trying.add(key)
                 pod = self._pods[key]
                 pod.ticket = 0
-                pod.missed.clear()
+                pod.since, pod.changed = self._happenings, False
                 return key
         return None
 
@@ -115,7 +117,8 @@ class SchedulingQueue:
             return
         concerns = [CONCERNS.get(plugin, _ANYTHING) for plugin in plugins] or [frozenset((Happening.NODE,))]
         pod.happenings = frozenset[Happening]().union(*concerns)
-        if pod.missed & pod.happenings:
+        missed = any(self._latest.get(what, 0) > pod.since for what in pod.happenings)
+        if missed or pod.changed:
             self._make_later(key, pod, now)
         else:
             self._aside[key] = now
@@ -128,9 +131,8 @@ class SchedulingQueue:
 
     def happened(self, what: Happening, now: float) -> bool:
         """Bring back the pods that this concerns; whether there were any."""
-        for key in self._trying:
-            if key in self._pods:
-                self._pods[key].missed.add(what)
+        self._happenings += 1
+        self._latest[what] = self._happenings
         concerned = [key for key in self._aside if what in self._pods[key].happenings]
         for key in concerned:
             self._make_later(key, self._pods[key], now)

@@ -21,7 +21,8 @@ from minik8s.scheduler.plugins import base_score, is_local, refuse, spreading
 from minik8s.scheduler.snapshot import Snapshot
 from minik8s.scheduler.strategies import Strategy
 
-KEPT = 64  # shapes and rankings remembered; at 1 000 nodes 64 of each take about 25 MB
+KEPT_ENTRIES = 64_000  # of nodes in all rows, and in all rankings: about 25 MB when full
+KEPT_AT_LEAST = 16  # shapes and rankings, whatever the number of nodes
 TRIES = 16  # random picks before all nodes that fit are listed
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -40,7 +41,8 @@ class Rankings:
     def schedule(self, pod: PodInfo, strategy: Strategy) -> Decision:
         if not is_local(pod, self._snapshot):
             return cycle.schedule(pod, self._snapshot, strategy, self._chance)
-        rows = _used(self._rows, pod.shape.key) or _kept(self._rows, pod.shape.key, _Rows(self._snapshot))
+        limit = max(KEPT_AT_LEAST, KEPT_ENTRIES // (len(self._snapshot.nodes) or 1))
+        rows = _used(self._rows, pod.shape.key) or _kept(self._rows, pod.shape.key, _Rows(self._snapshot), limit)
         rows.refresh(pod)
         if strategy.pick == "random":
             node = self._any(rows)
@@ -48,7 +50,9 @@ class Rankings:
             node = self._next(rows)
         else:
             key = (pod.shape.key, pod.owner, strategy.name)
-            ranking = _used(self._rankings, key) or _kept(self._rankings, key, _Ranking(self._snapshot, strategy))
+            ranking = _used(self._rankings, key)
+            if ranking is None:
+                ranking = _kept(self._rankings, key, _Ranking(self._snapshot, strategy), limit)
             ranking.refresh(pod, rows, self._chance)
             node = ranking.best(pod)
         return Decision(node, {}) if node else Decision("", rows.refusals())
@@ -179,9 +183,9 @@ def _used(kept: dict[K, V], key: K) -> V | None:
     return value
 
 
-def _kept(kept: dict[K, V], key: K, value: V) -> V:
+def _kept(kept: dict[K, V], key: K, value: V, limit: int) -> V:
     """Keep `value`, and drop what was used the longest ago if there is too much."""
     kept[key] = value
-    if len(kept) > KEPT:
+    while len(kept) > limit:
         del kept[next(iter(kept))]
     return value

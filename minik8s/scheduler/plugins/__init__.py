@@ -76,7 +76,10 @@ def is_local(pod: PodInfo, snapshot: Snapshot) -> bool:
 
 def base_score(pod: PodInfo, info: NodeInfo) -> float:
     """The weighted sum of the local scores: it depends on the pod's shape and on the node."""
-    return sum(weight * score(pod, info) for weight, score in SCORES)
+    total = 0.0
+    for weight, score in SCORES:
+        total += weight * score(pod, info)
+    return total
 
 
 def refuse(pod: PodInfo, info: NodeInfo) -> tuple[Reason, ...]:
