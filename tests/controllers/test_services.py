@@ -1,0 +1,203 @@
+"""Endpoints and EndpointSlices: what is rendered, how few writes it takes, and how fast it follows pods."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minik8s.api.kinds.endpoints import Endpoints
+from minik8s.api.kinds.endpointslice import Endpoint, EndpointPort, EndpointSlice
+from minik8s.api.kinds.node import Node
+from minik8s.api.kinds.pod import Pod
+from minik8s.api.kinds.replicaset import ReplicaSet
+from minik8s.api.kinds.service import Service
+from minik8s.api.meta import ObjectReference
+from minik8s.controllers.endpoint_render import ports, render
+from minik8s.controllers.endpoints import subsets
+from minik8s.controllers.slice_plan import plan
+
+from .cluster import Cluster, exists, workload
+from .objects import pod, service
+
+WEB = {"app": "web"}
+
+
+def test_conditions_of_endpoints():
+    pods = [
+        pod("a", ready=True, ip="10.0.0.1", labels=WEB),
+        pod("b", ready=False, ip="10.0.0.2", labels=WEB),
+        pod("c", ready=True, ip="10.0.0.3", labels=WEB, deleting=True),
+        pod("done", ready=False, ip="10.0.0.4", labels=WEB, phase="Succeeded"),
+        pod("new", labels=WEB, phase="Pending"),
+        pod("other", ready=True, ip="10.0.0.5"),
+    ]
+    (endpoints,) = render(service(), pods, "IPv4").values()
+    told = {e.targetRef.name: (e.conditions.ready, e.conditions.serving, e.conditions.terminating) for e in endpoints}
+    assert told == {"a": (True, True, False), "b": (False, False, False), "c": (False, True, True)}
+    (endpoints,) = render(service(publishNotReadyAddresses=True), pods, "IPv4").values()
+    assert all(e.conditions.ready for e in endpoints)
+
+
+def test_named_ports_are_looked_up_in_each_pod():
+    def with_port(name: str, number: int) -> Pod:
+        container = {"name": "c", "ports": [{"name": "http", "containerPort": number}]}
+        return pod(name, ready=True, ip=f"10.0.0.{number % 250}", labels=WEB, spec={"containers": [container]})
+
+    target = service(ports=[{"name": "web", "port": 80, "targetPort": "http"}])
+    groups = render(target, [with_port("a", 8080), with_port("b", 8081)], "IPv4")
+    assert {group[0].port for group in groups} == {8080, 8081}
+    assert ports(target, pod("c")) == ()
+    assert ports(service(), pod("c")) == (EndpointPort("", 80, "TCP"),)
+
+
+def test_hostnames_belong_to_the_subdomain():
+    named = pod("a", ready=True, ip="10.0.0.1", labels=WEB, spec={"hostname": "db-0", "subdomain": "web"})
+    (endpoints,) = render(service(), [named], "IPv4").values()
+    assert endpoints[0].hostname == "db-0"
+    (endpoints,) = render(service("web2"), [named], "IPv4").values()
+    assert endpoints[0].hostname == ""
+
+
+def test_addresses_by_family():
+    both = pod("a", ready=True, ip="10.0.0.1", labels=WEB)
+    assert render(service(), [both], "IPv6") == {}
+
+
+def test_endpoints_leave_out_what_terminates():
+    pods = [
+        pod("a", ready=True, ip="10.0.0.1", labels=WEB),
+        pod("b", ready=False, ip="10.0.0.2", labels=WEB),
+        pod("c", ready=True, ip="10.0.0.3", labels=WEB, deleting=True),
+    ]
+    ((subset,), cut) = subsets(service(), pods)
+    assert [a.ip for a in subset.addresses] == ["10.0.0.1"]
+    assert [a.ip for a in subset.notReadyAddresses] == ["10.0.0.2"]
+    assert not cut
+
+
+PORTS = (EndpointPort("", 80),)
+
+
+def some(numbers: set[int]) -> list[Endpoint]:
+    return [Endpoint((f"10.0.0.{n}",), targetRef=ObjectReference(uid=str(n))) for n in sorted(numbers)]
+
+
+def carry_out(slices: list[EndpointSlice], groups, limit: int, serial: int) -> tuple[list[EndpointSlice], int]:
+    todo = plan(groups, slices, {}, limit)
+    names = {each.metadata.name for each in (*todo.delete, *todo.update)}
+    left = [each for each in slices if each.metadata.name not in names] + todo.update
+    for number, (ports_, endpoints) in enumerate(todo.create):
+        meta = {"name": f"s{serial}-{number}"}
+        left.append(
+            msgspec.structs.replace(
+                EndpointSlice(ports=ports_, endpoints=endpoints),
+                metadata=msgspec.convert(meta, type(slices[0].metadata)),
+            )
+            if slices
+            else EndpointSlice(
+                metadata=msgspec.convert(meta, type(EndpointSlice().metadata)), ports=ports_, endpoints=endpoints
+            )
+        )
+    return left, len(todo.create) + len(todo.update) + len(todo.delete)
+
+
+@given(st.lists(st.sets(st.integers(0, 30)), max_size=8), st.integers(1, 7))
+def test_slices_say_exactly_what_is_wanted_and_a_second_look_writes_nothing(histories, limit):
+    slices: list[EndpointSlice] = []
+    for serial, numbers in enumerate(histories):
+        groups = {PORTS: some(numbers)} if numbers else {}
+        slices, _ = carry_out(slices, groups, limit, serial)
+        told = [endpoint.addresses[0] for each in slices for endpoint in each.endpoints]
+        assert sorted(told) == sorted(f"10.0.0.{n}" for n in numbers)
+        assert all(len(each.endpoints) <= limit for each in slices)
+        assert len(slices) >= 1
+        assert carry_out(slices, groups, limit, serial)[1] == 0
+
+
+def test_one_change_writes_one_slice():
+    slices, _ = carry_out([], {PORTS: some(set(range(10)))}, 4, 0)
+    changed = plan({PORTS: some(set(range(10)) - {5})}, slices, {}, 4)
+    assert (len(changed.create), len(changed.update), len(changed.delete)) == (0, 1, 0)
+
+
+# -- against the real API server
+
+
+async def web(cluster: Cluster, **spec: object) -> None:
+    body = {"selector": WEB, "ports": [{"port": 80}], **spec}
+    await cluster.client.create(Service, {"metadata": {"name": "web", "namespace": "default"}, "spec": body})
+
+
+def ready_addresses(cluster: Cluster) -> set[str]:
+    return {
+        address
+        for each in cluster.all(EndpointSlice)
+        for endpoint in each.endpoints
+        if endpoint.conditions.ready
+        for address in endpoint.addresses
+    }
+
+
+def old_addresses(cluster: Cluster) -> set[str]:
+    found = cluster.get(Endpoints, "web")
+    return {a.ip for subset in (found.subsets if found else ()) for a in subset.addresses}
+
+
+async def test_endpoints_follow_pods_within_milliseconds(cluster: Cluster):
+    await web(cluster)
+    await cluster.until(lambda: cluster.all(EndpointSlice) and cluster.get(Endpoints, "web"))
+    assert not ready_addresses(cluster)
+    await cluster.client.create(ReplicaSet, workload(replicas=3))
+    await cluster.until(lambda: len(ready_addresses(cluster)) == 3 == len(old_addresses(cluster)))
+    await cluster.settle()
+    victim = cluster.all(Pod)[0]
+    body = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    started = time.perf_counter()
+    await cluster.client.patch(
+        Pod, victim.metadata.name, "default", body, subresource="status",
+        content_type="application/strategic-merge-patch+json",
+    )  # fmt: skip
+    await cluster.until(lambda: victim.status.podIP not in ready_addresses(cluster))
+    milliseconds = (time.perf_counter() - started) * 1000
+    print(f"pod not ready -> slice written and seen: {milliseconds:.1f} ms")
+    assert milliseconds < 500
+    await cluster.until(lambda: victim.status.podIP not in old_addresses(cluster))
+    each = cluster.all(EndpointSlice)[0]
+    assert each.metadata.labels["kubernetes.io/service-name"] == "web"
+    assert each.metadata.labels["endpointslice.kubernetes.io/managed-by"] == "endpointslice-controller.k8s.io"
+    assert each.ports == (EndpointPort("", 80, "TCP"),)
+
+
+async def test_deleting_the_service_takes_both_along(cluster: Cluster):
+    await web(cluster)
+    await cluster.until(lambda: cluster.all(EndpointSlice) and cluster.get(Endpoints, "web"))
+    await cluster.client.delete(Service, "web", "default")
+    await cluster.until(lambda: not cluster.all(EndpointSlice) and not cluster.get(Endpoints, "web"))
+
+
+async def test_services_without_selector_are_left_to_their_maker(cluster: Cluster):
+    await cluster.client.create(
+        Service, {"metadata": {"name": "db", "namespace": "default"}, "spec": {"ports": [{"port": 5432}]}}
+    )
+    own = {
+        "metadata": {"name": "db", "namespace": "default"},
+        "subsets": [{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 5432}]}],
+    }
+    await cluster.client.create(Endpoints, own)
+    await cluster.until(lambda: cluster.get(Endpoints, "db"))
+    await cluster.settle()
+    assert await exists(cluster.client, Endpoints, "db")
+    assert cluster.get(Endpoints, "db").subsets[0].addresses[0].ip == "192.0.2.7"
+
+
+async def test_load_balancers_are_reached_at_the_nodes(cluster: Cluster):
+    await web(cluster, type="LoadBalancer")
+    await cluster.until(
+        lambda: (s := cluster.get(Service, "web")) and [i.ip for i in s.status.loadBalancer.ingress] == ["192.0.2.1"]
+    )
+    cluster.all(Node)
+    await cluster.client.patch(Service, "web", "default", {"spec": {"type": "ClusterIP"}})
+    await cluster.until(lambda: not cluster.get(Service, "web").status.loadBalancer.ingress)
