@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,13 @@ class Node:
         with contextlib.suppress(NotFound):
             await self.client.delete(Pod, name, "default", grace=grace)
         await self.gone(name)
+
+
+async def eventually(test: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """For what has no event of its own to wait for, such as files and the engine's list."""
+    async with asyncio.timeout(seconds):
+        while not await test():
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager

@@ -13,11 +13,9 @@ from typing import Protocol
 from minik8s.aio import background
 from minik8s.kubelet.streaming.spdy import (
     CANCEL,
-    PROTOCOL_ERROR,
     Data,
     Ended,
     Event,
-    GoneAway,
     Opened,
     ProtocolError,
     Reset,
@@ -26,6 +24,7 @@ from minik8s.kubelet.streaming.spdy import (
 from minik8s.takeover import CHUNK
 
 INBOX = 256 * 1024  # bytes that a stream holds for its reader before the link is left unread
+UNACCEPTED = 64  # streams that wait to be accepted before the link is left unread
 PING_SECONDS = 30.0  # a client that vanished unseen is noticed by what we send
 
 
@@ -135,7 +134,7 @@ class SpdyConnection:
         self.machine = Spdy()
         self._link = link
         self._streams: dict[int, SpdyStream] = {}
-        self._accepted: asyncio.Queue[SpdyStream] = asyncio.Queue()
+        self._accepted: asyncio.Queue[SpdyStream] = asyncio.Queue(UNACCEPTED)
         self._closed = asyncio.Event()
 
     async def accept(self) -> SpdyStream:
@@ -179,30 +178,23 @@ class SpdyConnection:
                 await self.flush()
 
     async def _take(self, event: Event) -> None:
+        """Streams are known here until their peer's half has ended: what is read late must still find them."""
         match event:
             case Opened(id, headers):
                 # Replied to at once: the peer's library drops data that comes before the reply.
                 self.machine.reply(id)
                 stream = self._streams[id] = SpdyStream(self, id, headers)
-                self._accepted.put_nowait(stream)
-            case Data(id, data):
+                await self._accepted.put(stream)
+            case Data(id, data) if id in self._streams:
                 inbox = self._streams[id].inbox
                 inbox.feed(data)
                 await inbox.room()
-            case Ended(id):
-                self._streams[id].inbox.end()
-            case Reset(id):
-                self._streams[id].inbox.end("the client has reset the stream")
-            case GoneAway():
-                pass  # it will close the connection when its streams are done
-        self._forget_finished()
-
-    def _forget_finished(self) -> None:
-        if len(self._streams) > 2 * len(self.machine.streams) + 16:
-            self._streams = {id: stream for id, stream in self._streams.items() if id in self.machine.streams}
-
-    async def refuse(self, stream: SpdyStream) -> None:
-        await stream.reset(PROTOCOL_ERROR)
+            case Ended(id) if id in self._streams:
+                self._streams.pop(id).inbox.end()
+            case Reset(id) if id in self._streams:
+                self._streams.pop(id).inbox.end("the client has reset the stream")
+            case _:
+                pass  # GoneAway: the client closes the connection itself when its streams are done
 
 
 @asynccontextmanager
