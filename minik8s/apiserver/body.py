@@ -10,6 +10,8 @@ import msgspec
 from minik8s.api.errors import BadRequest, Invalid, UnsupportedMediaType
 from minik8s.api.resource import Alias, Json, Resource
 from minik8s.api.schema import Schema, compile_schema
+from minik8s.apiserver import protobuf
+from minik8s.apiserver.request import JSON, ApiRequest
 
 MAX_BODY = 3 * 1024 * 1024  # bytes; Kubernetes' limit on a request
 MAX_DEPTH = 200  # nested objects and arrays; a CustomResourceDefinition's schema needs some dozens
@@ -35,8 +37,12 @@ class Served(NamedTuple):
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
+    def definition(self) -> str:
+        return self.alias.definition if self.alias else self.resource.definition
+
+    @property
     def schema(self) -> Schema:
-        return compile_schema(self.alias.definition if self.alias else self.resource.definition)
+        return compile_schema(self.definition)
 
     def show(self, stored: Json) -> Json:
         """A stored object as this version has it."""
@@ -90,10 +96,16 @@ def _children(value: Any) -> list[Any]:
     return [child for child in inner if type(child) in (dict, list)]
 
 
-def check_json(content_type: str) -> None:
-    media = content_type.partition(";")[0].strip().lower()
-    if media not in ("", "application/json"):
-        raise UnsupportedMediaType(f'the body is of media type "{media[:80]}": only application/json is supported')
+def from_request(request: ApiRequest, definition: str) -> Json:
+    """The object in the body of a request; a protobuf body is one of `definition`. UnsupportedMediaType for others."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media in ("", JSON):
+        return decode_object(request.body)
+    if media == protobuf.MEDIA_TYPE:
+        return protobuf.decode(request.body, definition)
+    raise UnsupportedMediaType(
+        f'the body is of media type "{media[:80]}": only {JSON} and {protobuf.MEDIA_TYPE} are supported'
+    )
 
 
 def validation(query_value: str) -> str:
@@ -110,7 +122,7 @@ def read(served: Served, obj: Json, mode: str, body: bytes = b"") -> Reading:
     """
     schema = served.schema
     notes: list[str] = []
-    if mode == STRICT and body:
+    if mode == STRICT and body and not body.startswith(protobuf.MAGIC):
         notes += [f'duplicate field "{path}"' for path in duplicates(body)]
     if not schema.fits(obj):
         notes += [f'unknown field "{path}"' for path in schema.prune(obj)]

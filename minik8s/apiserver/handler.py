@@ -68,7 +68,7 @@ class AllowAll:
 class Handler:
     """`handle` never raises but for cancellation.
 
-    `subresources` answer by (subresource, verb), `virtuals` by (group, version, plural); both are dispatched to after authorization.
+    `subresources` answer by (subresource, verb), `virtuals` by (group, version, plural); both after authorization.
     """
 
     def __init__(

@@ -112,8 +112,7 @@ class Reviews:
 
 
 def _read(call: Call, kind: Virtual) -> Json:
-    body.check_json(call.request.headers.get("content-type", ""))
-    review = body.decode_object(call.request.body)
+    review = body.from_request(call.request, _V1[kind.group] + kind.kind)
     body.check_types(review, _V1[kind.group] + kind.kind, kind.kind)
     for field, wanted in (("apiVersion", kind.api_version), ("kind", kind.kind)):
         if review.get(field) not in (None, "", wanted):

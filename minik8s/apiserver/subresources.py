@@ -23,6 +23,8 @@ from minik8s.apiserver.verbs import Call, Verbs, patcher
 from minik8s.clock import rfc3339
 
 SCALE = "io.k8s.api.autoscaling.v1.Scale"
+BINDING = "io.k8s.api.core.v1.Binding"
+EVICTION = "io.k8s.api.policy.v1.Eviction"
 Budget = Callable[[Json], str]  # pod -> "" if it may be disrupted, else what forbids it
 
 
@@ -110,7 +112,7 @@ class Scales:
         return json_response(to_scale(_paths(call), msgspec.json.decode(record.value)))
 
     async def update(self, call: Call) -> ApiResponse:
-        wanted = body.decode_object(call.request.body)
+        wanted = body.from_request(call.request, SCALE)
         return await self._change(call, lambda current: wanted)
 
     async def patch(self, call: Call) -> ApiResponse:
@@ -199,8 +201,8 @@ class Acts:
 
     async def bind(self, call: Call) -> ApiResponse:
         """Give a pod its node, once. Also `POST …/bindings` with the pod's name in the body."""
-        binding = body.decode_object(call.request.body)
-        body.check_types(binding, "io.k8s.api.core.v1.Binding", "Binding")
+        binding = body.from_request(call.request, BINDING)
+        body.check_types(binding, BINDING, "Binding")
         name = call.info.name if call.info.subresource else (binding.get("metadata") or {}).get("name") or ""
         node = binding["target"].get("name")
         if not name or not node:
@@ -221,8 +223,8 @@ class Acts:
 
     async def evict(self, call: Call) -> ApiResponse:
         """Delete a pod unless that would break a promise about how many of its kind stay."""
-        eviction = body.decode_object(call.request.body)
-        body.check_types(eviction, "io.k8s.api.policy.v1.Eviction", "Eviction")
+        eviction = body.from_request(call.request, EVICTION)
+        body.check_types(eviction, EVICTION, "Eviction")
         info, resource = call.info, call.served.resource
         try:
             options = msgspec.convert(eviction.get("deleteOptions") or {}, DeleteOptions)

@@ -12,10 +12,10 @@ from minik8s.api.errors import BadRequest, Gone, StatusError, UnsupportedMediaTy
 from minik8s.api.patch import json_patch, merge_patch, strategic_merge
 from minik8s.api.resource import Json
 from minik8s.api.schema import Schema
-from minik8s.apiserver import body, negotiate, strategy, watch
+from minik8s.apiserver import body, negotiate, protobuf, strategy, watch
 from minik8s.apiserver.auth import User
 from minik8s.apiserver.body import Served
-from minik8s.apiserver.deletion import parse_options
+from minik8s.apiserver.deletion import DeleteOptions, parse_options
 from minik8s.apiserver.negotiate import Form
 from minik8s.apiserver.registry import Outcome, Registry, Writer
 from minik8s.apiserver.request import JSON, ApiRequest, ApiResponse
@@ -30,6 +30,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+DELETE_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
 
 
 class Call(NamedTuple):
@@ -154,7 +155,7 @@ class Verbs:
         return self._answer(call.served, form, outcome, 200, warnings)
 
     async def delete(self, call: Call) -> ApiResponse:
-        options = parse_options(call.request.body, call.query)
+        options = _delete_options(call)
         writer = _deleting(call.writer, options.dryRun)
         served, info = call.served, call.info
         outcome = await self.registry.delete(served.resource, info.namespace, info.name, options, writer)
@@ -163,7 +164,7 @@ class Verbs:
         return self._answer(served, call.form, outcome, 200, ())
 
     async def deletecollection(self, call: Call) -> ApiResponse:
-        options = parse_options(call.request.body, call.query)
+        options = _delete_options(call)
         writer, resource = _deleting(call.writer, options.dryRun), call.served.resource
         records, rev = self._cache.list(_folder(call))
         selection = _selection(call)
@@ -190,10 +191,9 @@ class Verbs:
 
     @staticmethod
     def _read(call: Call) -> body.Reading:
-        body.check_json(call.request.headers.get("content-type", ""))
         mode = body.validation(call.query.get("fieldValidation", ""))
-        data = call.request.body
-        return body.read(call.served, body.decode_object(data), mode, data)
+        obj = body.from_request(call.request, call.served.definition)
+        return body.read(call.served, obj, mode, call.request.body)
 
     def _answer(self, served: Served, form: Form, outcome: Outcome, code: int, warnings: Sequence[str]) -> ApiResponse:
         headers = {"warning": ", ".join(warning_header(text) for text in warnings)} if warnings else {}
@@ -287,6 +287,13 @@ def _page(
             return chosen, token, len(records) - index
         chosen.append(record)
     return chosen, "", 0
+
+
+def _delete_options(call: Call) -> DeleteOptions:
+    data = call.request.body
+    if data.startswith(protobuf.MAGIC):
+        data = msgspec.json.encode(body.from_request(call.request, DELETE_OPTIONS))
+    return parse_options(data, call.query)
 
 
 def _deleting(writer: Writer, dry_run: Sequence[str] | None) -> Writer:

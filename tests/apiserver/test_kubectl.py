@@ -62,11 +62,10 @@ async def kubectl(request: pytest.FixtureRequest, cache: WatchCache, tmp_path: P
     authority = Authority(tmp_path)
     handler = build_handler(cache, authenticator=Known(), authorizer=AllowAll(), openapi=OpenAPI(SCHEME.resources))
     async with ApiServer(handler).listening("127.0.0.1", 0, authority.server_context()) as (_, port):
+        cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(authority.ca)}
         config = {
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [
-                {"name": "c", "cluster": {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(authority.ca)}}
-            ],
+            "clusters": [{"name": "c", "cluster": cluster}],
             "users": [{"name": "u", "user": {"token": "secret"}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         }  # fmt: skip
