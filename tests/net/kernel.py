@@ -75,7 +75,8 @@ class Host:
         """Everything of this host's network that a teardown has to leave as it was."""
         return sh(
             "ip -o link | sed 's/^[0-9]*: //'; ip -o addr | grep -v fe80; ip route show table all | grep -v fe80;"
-            "nft list ruleset | sed 's/counter packets .*bytes [0-9]*/counter/'; iptables-save | grep -v '^#' | sed 's/\\[.*//'; cat /proc/sys/net/ipv4/ip_forward"
+            "nft list ruleset | sed 's/counter packets .*bytes [0-9]*/counter/';"
+            "iptables-save | grep -v '^#' | sed 's/\\[.*//'; cat /proc/sys/net/ipv4/ip_forward"
         )
 
 
