@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from minik8s.api.errors import from_status
-from minik8s.api.meta import Object, Struct
+from minik8s.api.meta import Object, ObjectMeta, Struct
 from minik8s.api.resource import Json, Resource
 from minik8s.api.scheme import SCHEME, Scheme
 
@@ -67,7 +67,18 @@ class ObjectList(Struct, Generic[T]):
     items: tuple[T, ...] = ()
 
 
+class _Bookmark(Struct):
+    """Only its revision counts; servers send the rest of the metadata as null."""
+
+    metadata: ListMeta = ListMeta()
+
+
 _frame = msgspec.json.Decoder(_Frame)
+_bookmarked = msgspec.json.Decoder(_Bookmark)
+
+
+def _bookmark(view: type[T], data: msgspec.Raw) -> T:
+    return view(metadata=ObjectMeta(resourceVersion=_bookmarked.decode(data).metadata.resourceVersion))
 
 
 @functools.cache
@@ -130,7 +141,10 @@ class Client:
                         frame = _frame.decode(line)
                         if frame.type == "ERROR":
                             raise from_status(msgspec.json.decode(frame.object))
-                        decoded.append(WatchEvent(frame.type, decode(frame.object)))
+                        if frame.type == "BOOKMARK":
+                            decoded.append(WatchEvent(frame.type, _bookmark(view, frame.object)))
+                        else:
+                            decoded.append(WatchEvent(frame.type, decode(frame.object)))
                     yield decoded
 
             yield events()
