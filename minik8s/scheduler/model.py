@@ -8,6 +8,7 @@ once per distinct spec, as a `Shape`; a pod is then a shape with a name, labels 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Affinity, Pod, PodAffinityTerm, PodSpec
 from minik8s.api.placement import pinned_nodes
+from minik8s.api.quantity import Written
 from minik8s.api.resources import CPU, MEMORY, PODS, amounts, pod_requests, usual_requests
 
 HOSTNAME = "kubernetes.io/hostname"
@@ -49,15 +51,22 @@ class Shape:
     """Everything of a pod's spec that decides where it may run and would like to; computed once per distinct spec."""
 
     __slots__ = (
-        "affinity", "cpu", "images", "is_local", "key", "memory", "pinned", "ports", "requests", "required_anti",
-        "spec", "weighted_anti", "weighted_pro",
+        "affinity", "cpu", "fault", "images", "is_local", "key", "memory", "pinned", "ports", "requests",
+        "required_anti", "spec", "weighted_anti", "weighted_pro",
     )  # fmt: skip
 
     def __init__(self, key: bytes, spec: PodSpec) -> None:
         self.key = key
         self.spec = spec
-        self.requests = tuple((name, n) for name, n in {**pod_requests(spec), PODS: 1}.items() if n > 0)
-        self.cpu, self.memory = usual_requests(spec)  # what scores count with
+        self.fault = ""  # what is wrong with the pod's quantities; such a pod fits nowhere
+        self.cpu = self.memory = 0  # what scores count with
+        requests = {}
+        try:
+            requests = pod_requests(spec)
+            self.cpu, self.memory = usual_requests(spec)
+        except ValueError as error:
+            self.fault = str(error)
+        self.requests = tuple((name, n) for name, n in {**requests, PODS: 1}.items() if n > 0)
         self.ports = host_ports(spec)
         self.images = tuple(container.image for container in spec.containers)
         self.pinned = pinned_nodes(spec)
@@ -126,7 +135,7 @@ class NodeInfo:
         self.node = node
         self.name = node.metadata.name
         self.zone = node.metadata.labels.get(ZONE, "")
-        self.allocatable = amounts(node.status.allocatable or node.status.capacity)
+        self.allocatable = _readable(node.status.allocatable or node.status.capacity)
         self.images = {name: image.sizeBytes for image in node.status.images for name in image.names}
 
     def set_usage(self, usage: Usage | None) -> None:
@@ -174,6 +183,15 @@ class NodeInfo:
             if pod.key not in copy.pods:
                 copy.add(pod)
         return copy
+
+
+def _readable(quantities: Mapping[str, Written]) -> dict[str, int]:
+    """Amounts; what is no quantity counts as nothing, for one wrong node must not stop all scheduling."""
+    found: dict[str, int] = {}
+    for name, value in quantities.items():
+        with suppress(ValueError):
+            found |= amounts({name: value})
+    return found
 
 
 def host_ports(spec: PodSpec) -> tuple[Port, ...]:

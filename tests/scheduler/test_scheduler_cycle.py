@@ -70,6 +70,14 @@ def test_reasons_are_counted_over_nodes_and_detailed_for_each() -> None:
     assert fit_message({}, 0) == "no nodes available to schedule pods"
 
 
+def test_wrong_quantities_hurt_nobody_else() -> None:
+    there = snapshot([node("bad", cpu="many", pods=9), node("good")], [pod("x", on="good", cpu="lots")])
+    assert fits(pod(cpu="1"), there) == {"good"}
+    refused = decide(pod(cpu="abc"), there).refused
+    assert fit_message(refused, 2) == "0/2 nodes are available: 2 node(s) cannot tell what the pod requests."
+    assert "'abc' is not a quantity" in node_details(refused)
+
+
 def test_tolerations_open_tainted_and_cordoned_nodes() -> None:
     there = snapshot([node("a", taints=[GPU]), node("b", unschedulable=True)])
     assert fits(pod(tolerations=[{"key": "gpu", "operator": "Exists"}]), there) == {"a"}

@@ -9,6 +9,8 @@ NAME = "NodeResourcesFit"
 
 
 def reject(pod: PodInfo, info: NodeInfo) -> tuple[Reason, ...]:
+    if pod.shape.fault:
+        return (Reason(NAME, "node(s) cannot tell what the pod requests", pod.shape.fault, permanent=True),)
     allocatable, requested = info.allocatable, info.requested
     for name, amount in pod.shape.requests:
         if amount > allocatable.get(name, 0) - requested.get(name, 0):
