@@ -59,6 +59,7 @@ class Kubelet(Controller):
         pods: PodSource | None = None,
         devices: Devices | None = None,
         facts: Facts | None = None,
+        engine: str = "docker",
     ) -> None:
         super().__init__(client, informers)
         self.settings = settings
@@ -90,6 +91,7 @@ class Kubelet(Controller):
             devices=devices or NoDevices(),
             clock=clock,
             settings=settings,
+            engine=engine,
             refresh_volumes=self.volumes.queue.add,
         )
         self.node = NodeStatus(self.kit, facts)

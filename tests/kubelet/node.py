@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from minik8s.aio import background
-from minik8s.api.errors import AlreadyExists, NotFound
+from minik8s.api.errors import AlreadyExists, NotFound, ServiceUnavailable
 from minik8s.api.kinds.event import Event
 from minik8s.api.kinds.namespace import Namespace
 from minik8s.api.kinds.pod import Pod
@@ -22,7 +22,7 @@ from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import User
 from minik8s.apiserver.handler import AllowAll
 from minik8s.apiserver.loopback import LoopbackTransport
-from minik8s.client.base import Client
+from minik8s.client.base import Client, Transport
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import system_clock
@@ -128,16 +128,74 @@ async def eventually(test: Callable[[], Awaitable[bool]], seconds: float = 10) -
 
 @asynccontextmanager
 async def node(
-    client: Client, runtime: Runtime, data: Path | None, network: PodNetwork | None = None, **settings: Any
+    client: Client,
+    runtime: Runtime,
+    data: Path | None,
+    network: PodNetwork | None = None,
+    *,
+    clock: Callable[[], float] = system_clock,
+    registered: bool = True,
+    name: str = NODE,
+    **settings: Any,
 ) -> AsyncIterator[Node]:
+    """`registered` False: do not wait for the API, which may be away."""
     informers = Informers(client)
-    recorder = Recorder(client, "kubelet", host=NODE)
-    setup = Settings(node_name=NODE, node_ip="127.0.0.1", data_dir=data, **settings)
-    kubelet = Kubelet(client, informers, runtime, network or FakePodNetwork(), recorder, setup)
+    recorder = Recorder(client, "kubelet", host=name)
+    setup = Settings(node_name=name, node_ip="127.0.0.1", data_dir=data, **settings)
+    kubelet = Kubelet(client, informers, runtime, network or FakePodNetwork(), recorder, setup, clock)
     one = Node(client, kubelet, informers)
     async with background(informers.run(), recorder.run(), kubelet.run()):
-        await kubelet.node.registered.wait()
+        if registered:
+            await kubelet.node.registered.wait()
         yield one
+
+
+class Cuttable:
+    """A transport that can be cut: then every request fails and every watch ends, as when the master is away."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self._up = asyncio.Event()
+        self._up.set()
+        self._down = asyncio.Event()
+
+    def cut(self) -> None:
+        self._up.clear()
+        self._down.set()
+
+    def heal(self) -> None:
+        self._down.clear()
+        self._up.set()
+
+    async def request(self, method: str, path: str, **more: Any) -> bytes:
+        if self._down.is_set():
+            raise ServiceUnavailable("the API server does not answer")
+        return await self._inner.request(method, path, **more)
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: Mapping[str, str] | None = None
+    ) -> AsyncIterator[AsyncIterator[Sequence[bytes]]]:
+        if self._down.is_set():
+            raise ServiceUnavailable("the API server does not answer")
+        async with self._inner.stream(path, query=query) as batches:
+            yield self._until_cut(batches)
+
+    async def _until_cut(self, batches: AsyncIterator[Sequence[bytes]]) -> AsyncIterator[Sequence[bytes]]:
+        while True:
+            following = asyncio.ensure_future(anext(batches))
+            cut = asyncio.ensure_future(self._down.wait())
+            try:
+                await asyncio.wait((following, cut), return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    return
+                yield following.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                for task in (following, cut):
+                    task.cancel()
+                await asyncio.gather(following, cut, return_exceptions=True)
 
 
 def is_ready(pod: Pod) -> bool:
