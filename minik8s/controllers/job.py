@@ -285,7 +285,9 @@ class JobController(Controller):
 
     async def _expire(self, job: Job) -> float | None:
         left = expires_in(job, self._clock())
-        if left is None or left > 0 or job.deleting:
+        if left is None or job.deleting:
+            return None
+        if left > 0:
             return left
         meta = job.metadata
         try:

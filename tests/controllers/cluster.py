@@ -129,6 +129,14 @@ class Cluster:
                     return found
                 await self._changed.wait()
 
+    async def until_virtual(self, check: Callable[[], Any], limit: float) -> Any:
+        """`until` in virtual time, of which it may take `limit` seconds."""
+        async with asyncio.timeout(limit):
+            while not (found := check()):
+                self._changed.clear()
+                await self._changed.wait()
+        return found
+
     async def settle(self) -> None:
         """Wait until no controller has anything to do at this moment."""
         async with asyncio.timeout(PATIENCE):
