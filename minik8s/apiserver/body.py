@@ -96,13 +96,13 @@ def _children(value: Any) -> list[Any]:
     return [child for child in inner if type(child) in (dict, list)]
 
 
-def from_request(request: ApiRequest, definition: str) -> Json:
-    """The object in the body of a request; a protobuf body is one of `definition`. UnsupportedMediaType for others."""
+def from_request(request: ApiRequest) -> Json:
+    """The object in the body of a request. UnsupportedMediaType if it is neither JSON nor protobuf."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media in ("", JSON):
         return decode_object(request.body)
     if media == protobuf.MEDIA_TYPE:
-        return protobuf.decode(request.body, definition)
+        return protobuf.decode(request.body)
     raise UnsupportedMediaType(
         f'the body is of media type "{media[:80]}": only {JSON} and {protobuf.MEDIA_TYPE} are supported'
     )

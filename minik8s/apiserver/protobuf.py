@@ -2,7 +2,8 @@
 
 Only requests: answers are JSON, which every client also accepts. The envelope is `k8s\\0` and a runtime.Unknown; field
 numbers come from `api/protobuf.json.gz` (written by scripts/generate-protobuf), read when the first such body comes.
-Go writes what is empty as well, JSON leaves it out: empty strings and times, and zeros that stand for a default, go.
+Go writes what is empty as well, JSON leaves it out: what is empty goes here, unless Go has a
+pointer there, so that a zero was meant.
 """
 
 from __future__ import annotations
@@ -26,15 +27,12 @@ MAGIC = b"k8s\x00"
 MAX_DEPTH = 100
 _GZIP = 31
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_NUMBERS = ("int32", "int64", "uint32", "uint64")
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 
-ZERO_IS_ABSENT = frozenset((
-    "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold", "hostPort", "nodePort", "generation",
-    "observedGeneration", "healthCheckNodePort", "count",
-))  # fmt: skip
-"""Integers that are no pointers in Go, so that 0 means 'not said'."""
-
-Fields = dict[str, tuple[str, str]]  # number -> (JSON name, type)
+Field = tuple[
+    str, str, str, int
+]  # JSON name ("" = spread over the parent), type, "" | r(epeated) | m(ap), is a pointer
 
 
 class _Malformed(Exception):
@@ -48,34 +46,39 @@ def _table() -> dict[str, msgspec.Raw]:
 
 
 @cache
-def _fields(definition: str) -> Fields:
-    return msgspec.json.decode(_table()[definition], type=Fields)
+def _fields(definition: str) -> dict[int, Field]:
+    if definition not in _table():
+        raise UnsupportedMediaType(f"{definition.rpartition('.')[2]} has no protobuf form here: send application/json")
+    return msgspec.json.decode(_table()[definition], type=dict[int, Field])
 
 
-def decode(data: bytes, definition: str) -> Json:
-    """The JSON value of a body that holds a `definition` (`io.k8s.api.core.v1.Pod`).
+def decode(data: bytes) -> Json:
+    """The object in a body, as JSON would have had it.
 
     BadRequest: malformed. UnsupportedMediaType: a kind that has no protobuf form.
     """
     if not data.startswith(MAGIC):
         raise BadRequest(f"the body is not {MEDIA_TYPE}: it does not begin with the magic number")
-    if definition not in _table():
-        raise UnsupportedMediaType(f"{definition.rpartition('.')[2]} has no protobuf form here: send application/json")
     try:
-        envelope = {number: value for number, _, value in _scan(data[len(MAGIC) :])}
-        names = {number: value for number, _, value in _scan(envelope.get(1, b""))}
-        obj = _message(envelope.get(2, b""), definition, 0)
-        for number, field in ((1, "apiVersion"), (2, "kind")):
-            if names.get(number):
-                obj[field] = names[number].decode()
-        return obj
-    except (_Malformed, IndexError, struct.error, ValueError, TypeError, AttributeError, OverflowError) as error:
+        envelope = _parts(data[len(MAGIC) :])
+        names = _parts(envelope.get(1, b""))
+        version, kind = _text(names.get(1, b"")), _text(names.get(2, b""))
+        return {**_message(envelope.get(2, b""), definition(version, kind), 0), "apiVersion": version, "kind": kind}
+    except (_Malformed, IndexError, struct.error, ValueError, OverflowError, OSError) as error:
         raise BadRequest(f"the body is not valid {MEDIA_TYPE}: {error or type(error).__name__}") from None
 
 
-def _scan(data: bytes) -> Iterator[tuple[int, int, Any]]:
+def definition(api_version: str, kind: str) -> str:
+    """`apps/v1`, `Deployment` -> `io.k8s.api.apps.v1.Deployment`; options of requests are of no group."""
+    if kind.endswith("Options") and _META + kind in _table():
+        return _META + kind
+    group, _, version = api_version.rpartition("/")
+    return f"io.k8s.api.{group.partition('.')[0] or 'core'}.{version}.{kind}"
+
+
+def _scan(data: Any) -> Iterator[tuple[int, int, Any]]:
     """(field number, wire type, value) of each field; value is an int, or bytes."""
-    at, end = 0, len(data)
+    at, end = 0, len(_bytes(data))
     while at < end:
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
@@ -106,83 +109,95 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise _Malformed("an integer is longer than 64 bits")
 
 
-def _message(data: bytes, definition: str, depth: int) -> Json:
+def _parts(data: Any) -> dict[int, Any]:
+    return {number: value for number, _, value in _scan(data)}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, bytes):
+        raise _Malformed("there is a number where a text is expected")
+    return value.decode()
+
+
+def _message(data: Any, definition: str, depth: int) -> Json:
     if depth > MAX_DEPTH:
         raise _Malformed("it is nested too deeply")
     fields = _fields(definition)
     obj: Json = {}
     for number, wire, raw in _scan(data):
-        known = fields.get(str(number))
+        known = fields.get(number)
         if known is None:
             continue  # of a newer version: as unknown as it would be in JSON
-        name, kind = known
-        if kind[0] == "{":
-            key, value = _entry(raw, kind[1:], depth)
+        name, kind, shape, pointer = known
+        if shape == "m":
+            key, value = _entry(raw, kind, depth)
             obj.setdefault(name, {})[key] = value
-        elif kind[0] == "*":
-            values = obj.setdefault(name, [])
-            packed = kind == "*int" and wire == _BYTES
-            values += _packed(raw) if packed else [_value(raw, kind[1:], depth)]
+        elif shape == "r":
+            packed = wire == _BYTES and kind in _NUMBERS
+            obj.setdefault(name, []).extend(_packed(raw) if packed else [_value(raw, kind, depth)])
         elif not name:
             obj |= _message(raw, kind, depth + 1)
-        elif not _is_absent(name, value := _value(raw, kind, depth)):
+        elif (value := _value(raw, kind, depth)) is not None and (pointer or value not in ("", 0, {})):
             obj[name] = value
     return obj
 
 
-def _is_absent(name: str, value: Any) -> bool:
-    return value is None or value == "" or (value == 0 and name in ZERO_IS_ABSENT and value is not False)
-
-
 def _entry(data: bytes, kind: str, depth: int) -> tuple[str, Any]:
-    parts = {number: value for number, _, value in _scan(data)}
-    empty: Any = 0 if kind in ("int", "bool") else b""
-    return parts.get(1, b"").decode(), _value(parts.get(2, empty), kind, depth)
+    parts = _parts(data)
+    empty: Any = 0 if kind in _NUMBERS or kind == "bool" else b""
+    return _text(parts.get(1, b"")), _value(parts.get(2, empty), kind, depth)
 
 
-def _packed(data: bytes) -> list[int]:
-    values, at = [], 0
+def _packed(data: bytes) -> Iterator[int]:
+    at = 0
     while at < len(data):
         value, at = _varint(data, at)
-        values.append(_signed(value))
-    return values
+        yield _signed(value)
 
 
-def _signed(value: int) -> int:
+def _signed(value: Any) -> int:
+    if not isinstance(value, int):
+        raise _Malformed("there is a text where a number is expected")
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def _value(raw: Any, kind: str, depth: int) -> Any:
+    if kind in _NUMBERS:
+        return _signed(raw)
     match kind:
         case "string":
-            return raw.decode()
-        case "int":
-            return _signed(raw)
+            return _text(raw)
         case "bool":
-            return bool(raw)
+            return bool(_signed(raw))
         case "double":
-            return struct.unpack("<d", raw)[0]
+            return struct.unpack("<d", _bytes(raw))[0]
         case "bytes":
-            return base64.b64encode(raw).decode()
+            return base64.b64encode(_bytes(raw)).decode()
     match kind.rpartition(".")[2]:
         case "Time" | "MicroTime" as name if kind.startswith(_META):
             return _time(raw, micro=name == "MicroTime")
         case "Quantity":
-            return _message(raw, kind, depth + 1).get("string", "0")
+            return _text(_parts(raw).get(1, b"0"))
         case "IntOrString":
-            parts = {number: value for number, _, value in _scan(raw)}
-            return parts.get(3, b"").decode() if parts.get(1, 0) else _signed(parts.get(2, 0))
+            parts = _parts(raw)
+            return _text(parts.get(3, b"")) if parts.get(1) else _signed(parts.get(2, 0))
         case "RawExtension" | "FieldsV1":
-            inner = {number: value for number, _, value in _scan(raw)}.get(1, b"")
+            inner = _bytes(_parts(raw).get(1, b""))
             return msgspec.json.decode(inner) if inner else None
         case "ExtraValue":
-            return _message(raw, kind, depth + 1).get("items", [])
+            return [_text(value) for number, _, value in _scan(raw) if number == 1]
     return _message(raw, kind, depth + 1)
 
 
-def _time(raw: bytes, *, micro: bool) -> str | None:
-    parts = {number: _signed(value) for number, _, value in _scan(raw)}
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise _Malformed("there is a number where bytes are expected")
+    return value
+
+
+def _time(raw: Any, *, micro: bool) -> str | None:
+    parts = _parts(raw)
     if not parts:
-        return None
-    seconds = parts.get(1, 0)
-    return rfc3339_micro(seconds + parts.get(2, 0) / 1e9) if micro else rfc3339(seconds)
+        return None  # Go's zero time
+    seconds = _signed(parts.get(1, 0))
+    return rfc3339_micro(seconds + _signed(parts.get(2, 0)) / 1e9) if micro else rfc3339(seconds)

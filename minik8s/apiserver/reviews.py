@@ -112,7 +112,7 @@ class Reviews:
 
 
 def _read(call: Call, kind: Virtual) -> Json:
-    review = body.from_request(call.request, _V1[kind.group] + kind.kind)
+    review = body.from_request(call.request)
     body.check_types(review, _V1[kind.group] + kind.kind, kind.kind)
     for field, wanted in (("apiVersion", kind.api_version), ("kind", kind.kind)):
         if review.get(field) not in (None, "", wanted):

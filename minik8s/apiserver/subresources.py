@@ -112,7 +112,7 @@ class Scales:
         return json_response(to_scale(_paths(call), msgspec.json.decode(record.value)))
 
     async def update(self, call: Call) -> ApiResponse:
-        wanted = body.from_request(call.request, SCALE)
+        wanted = body.from_request(call.request)
         return await self._change(call, lambda current: wanted)
 
     async def patch(self, call: Call) -> ApiResponse:
@@ -201,7 +201,7 @@ class Acts:
 
     async def bind(self, call: Call) -> ApiResponse:
         """Give a pod its node, once. Also `POST …/bindings` with the pod's name in the body."""
-        binding = body.from_request(call.request, BINDING)
+        binding = body.from_request(call.request)
         body.check_types(binding, BINDING, "Binding")
         name = call.info.name if call.info.subresource else (binding.get("metadata") or {}).get("name") or ""
         node = binding["target"].get("name")
@@ -223,7 +223,7 @@ class Acts:
 
     async def evict(self, call: Call) -> ApiResponse:
         """Delete a pod unless that would break a promise about how many of its kind stay."""
-        eviction = body.from_request(call.request, EVICTION)
+        eviction = body.from_request(call.request)
         body.check_types(eviction, EVICTION, "Eviction")
         info, resource = call.info, call.served.resource
         try:

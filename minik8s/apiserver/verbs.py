@@ -30,7 +30,6 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
-DELETE_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
 
 
 class Call(NamedTuple):
@@ -192,7 +191,7 @@ class Verbs:
     @staticmethod
     def _read(call: Call) -> body.Reading:
         mode = body.validation(call.query.get("fieldValidation", ""))
-        obj = body.from_request(call.request, call.served.definition)
+        obj = body.from_request(call.request)
         return body.read(call.served, obj, mode, call.request.body)
 
     def _answer(self, served: Served, form: Form, outcome: Outcome, code: int, warnings: Sequence[str]) -> ApiResponse:
@@ -292,7 +291,7 @@ def _page(
 def _delete_options(call: Call) -> DeleteOptions:
     data = call.request.body
     if data.startswith(protobuf.MAGIC):
-        data = msgspec.json.encode(body.from_request(call.request, DELETE_OPTIONS))
+        data = msgspec.json.encode(body.from_request(call.request))
     return parse_options(data, call.query)
 
 
