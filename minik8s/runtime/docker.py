@@ -11,6 +11,7 @@ import base64
 import json
 import math
 import os
+import re
 import secrets
 import signal
 import socket
@@ -71,6 +72,7 @@ from minik8s.runtime.warm import WarmPool
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 EXEC_OUTPUT_LIMIT = 16 << 10  # bytes that exec_sync keeps; the rest is read and dropped
 _ACTIONS = ("create", "start", "die", "oom", "destroy")
+_MISSING = re.compile("[Nn]o such (container|image|exec)")
 _UNREACHABLE = 900  # aiodocker's status for 'no connection'
 _CAP_SYS_RESOURCE = 24
 
@@ -682,6 +684,6 @@ def _failure(
     if error.status in (_UNREACHABLE, 503):
         return EngineUnavailable(message)
     # A start of a container whose program does not exist is answered with 404 too, in runc's words.
-    if error.status == 404 and message.startswith(("No such", "no such", "page not found")):
+    if error.status == 404 and _MISSING.search(message):
         return missing(message)
     return failure(message)
