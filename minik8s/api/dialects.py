@@ -123,7 +123,7 @@ def _mend_pod_spec(spec: Any) -> None:
             if "ImagePullPolicy" in container:
                 container.setdefault("imagePullPolicy", container.pop("ImagePullPolicy"))
             _mend_protocols(container.get("ports"))
-            resources = container.get("resources")
+            resources: Any = container.get("resources")
             for part, quantities in resources.items() if isinstance(resources, dict) else ():
                 if isinstance(quantities, dict):
                     resources[part] = _amounts(quantities)

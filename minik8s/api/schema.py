@@ -163,8 +163,11 @@ class _Compiler:
             made.add(key, self.node(inner, lenient=lenient or status))
             if "default" in inner:
                 made.add_default(key, inner["default"])
-            if inner.get("x-kubernetes-patch-strategy") == "replace":
+            strategy = inner.get("x-kubernetes-patch-strategy")
+            if strategy == "replace":
                 made.replaced.add(key)
+            elif strategy == "retainKeys":
+                made.retained.add(key)
         if embedded:
             made.add("apiVersion", _SCALARS["string", ""]())
             made.add("kind", _SCALARS["string", ""]())

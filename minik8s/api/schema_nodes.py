@@ -200,10 +200,11 @@ class ListNode(Node):
 class ObjectNode(Node):
     """An object with named fields. It is made empty and grows by `add`, so that a schema may contain itself.
 
-    `open`: fields that are not named are kept. `replaced`: fields that a strategic merge patch replaces whole.
+    `open`: fields that are not named are kept. `replaced`: fields that a strategic merge patch replaces whole;
+    `retained`: those whose other members it clears (patch strategy `retainKeys`).
     """
 
-    __slots__ = ("_filled", "_leaves", "_nested", "atomic", "defaults", "fields", "open", "replaced", "required")
+    __slots__ = ("_filled", "_leaves", "_nested", "atomic", "defaults", "fields", "open", "replaced", "required", "retained")
 
     def __init__(self, required_fields: Iterable[str], *, open: bool = False, atomic: bool = False) -> None:
         self.required = frozenset(required_fields)
@@ -211,6 +212,7 @@ class ObjectNode(Node):
         self.fields: dict[str, Node] = {}
         self.defaults: dict[str, bytes] = {}  # as JSON, so that each use is a fresh copy
         self.replaced: set[str] = set()
+        self.retained: set[str] = set()
         self._leaves: dict[str, type[Any] | None] = {}
         self._nested: dict[str, Fits] = {}
         self._filled: list[tuple[str, Node]] = []

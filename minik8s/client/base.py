@@ -17,8 +17,11 @@ from minik8s.api.errors import from_status
 from minik8s.api.meta import Object, ObjectMeta, Struct
 from minik8s.api.resource import Json, Resource
 from minik8s.api.scheme import SCHEME, Scheme
+from minik8s.log import get_logger
 
 T = TypeVar("T", bound=Object)
+
+log = get_logger("client")
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -91,6 +94,24 @@ def _list_decoder(type: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(ObjectList[type])
 
 
+class _RawList(Struct):
+    metadata: ListMeta = ListMeta()
+    items: tuple[msgspec.Raw, ...] = ()
+
+
+_raw_list = msgspec.json.Decoder(_RawList)
+
+
+def _read(view: type[T], raw: msgspec.Raw) -> T | None:
+    """The object, or None and a line in the log if it is none of this shape."""
+    try:
+        found: T = _decoder(view).decode(raw)
+    except msgspec.ValidationError as error:
+        log.error("object cannot be read and is ignored", kind=view.__name__, error=str(error), object=bytes(raw[:200]))
+        return None
+    return found
+
+
 class Client:
     """Typed verbs. `kind` is a struct type (`Pod`); `view` another struct to decode into, e.g. `Object` (metadata)."""
 
@@ -114,8 +135,18 @@ class Client:
     ) -> ObjectList[T]:
         query = _selectors(labels, fields)
         answer = await self.transport.request("GET", resource.base_path(namespace), query=query)
-        found: ObjectList[T] = _list_decoder(view).decode(answer)
+        try:
+            found: ObjectList[T] = _list_decoder(view).decode(answer)
+        except msgspec.ValidationError:
+            return self._readable(view, answer)
         return found
+
+    @staticmethod
+    def _readable(view: type[T], answer: bytes) -> ObjectList[T]:
+        """A list without the objects that cannot be read: one odd object must not blind a component to all others."""
+        raw = _raw_list.decode(answer)
+        items = (_read(view, item) for item in raw.items)
+        return ObjectList(raw.metadata, tuple(item for item in items if item is not None))
 
     @asynccontextmanager
     async def watch(
@@ -131,7 +162,6 @@ class Client:
         """Batches of events after revision `after`. An ERROR event is raised as its StatusError (Gone: list again)."""
         query = {"watch": "true", "resourceVersion": after, "allowWatchBookmarks": "true"}
         query |= _selectors(labels, fields)
-        decode = _decoder(view).decode
         async with self.transport.stream(resource.base_path(namespace), query=query) as batches:
 
             async def events() -> AsyncIterator[Sequence[WatchEvent[T]]]:
@@ -144,7 +174,9 @@ class Client:
                         if frame.type == "BOOKMARK":
                             decoded.append(WatchEvent(frame.type, _bookmark(view, frame.object)))
                         else:
-                            decoded.append(WatchEvent(frame.type, decode(frame.object)))
+                            obj = _read(view, frame.object)
+                        if obj is not None:
+                            decoded.append(WatchEvent(frame.type, obj))
                     yield decoded
 
             yield events()

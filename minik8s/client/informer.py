@@ -20,6 +20,7 @@ from minik8s.log import get_logger
 
 T = TypeVar("T", bound=Object)
 Handler = Callable[[T | None, T | None], None]
+BRIEF = 1.0  # seconds; a watch that ends sooner is followed by the next one after a delay
 log = get_logger("informer")
 
 
@@ -113,8 +114,10 @@ class Informer(Generic[T]):
                 if not after:
                     after = await self._relist()
                     delays = backoff()
+                began = asyncio.get_running_loop().time()
                 after = await self._follow(after)
-                continue
+                if asyncio.get_running_loop().time() - began > BRIEF:
+                    continue
             except Gone:
                 after = ""
             except StatusError as error:
@@ -214,6 +217,10 @@ class Informers:
             if self._tasks is not None:
                 self._tasks.create_task(informer.run(), name=f"informer {resource.name}")
         return informer
+
+    @property
+    def has_synced(self) -> bool:
+        return all(informer.has_synced for informer in self._informers.values())
 
     async def synced(self) -> None:
         for informer in list(self._informers.values()):

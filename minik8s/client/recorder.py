@@ -14,6 +14,7 @@ from minik8s.clock import Clock, rfc3339, system_clock
 from minik8s.log import get_logger
 
 BACKLOG = 1000  # events waiting to be written; beyond it new ones are dropped, as client-go's broadcaster does
+WRITERS = 8  # events on their way to the store at once
 MESSAGE_LIMIT = 1024  # characters; validation of events.k8s.io/v1
 log = get_logger("recorder")
 
@@ -27,6 +28,7 @@ class Recorder:
         self._host = host
         self._clock = clock
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(BACKLOG)
+        self._dropped = 0
 
     def event(self, obj: Object, type: str, reason: str, message: str, *, field_path: str = "") -> None:
         """Tell about `obj`: `type` Normal or Warning, `reason` one CamelCase word, `message` a sentence."""
@@ -64,11 +66,20 @@ class Recorder:
         try:
             self._queue.put_nowait(document)
         except asyncio.QueueFull:
-            log.warning("event dropped", reason=reason, object=obj.key)
+            self._dropped += 1
 
     async def run(self) -> None:
+        """Write for ever, several at a time: one durable write takes milliseconds, a burst has hundreds."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(WRITERS):
+                tasks.create_task(self._work())
+
+    async def _work(self) -> None:
         while True:
             document = await self._queue.get()
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                log.warning("events dropped", component=self._component, count=dropped)
             try:
                 await self._write(document)
             except StatusError as error:

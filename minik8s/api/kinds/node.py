@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minik8s.api.errors import Cause, duplicate, forbidden, not_supported, required
 from minik8s.api.kinds.columns import AGE, NAME, NONE, dig
+from minik8s.api.kinds.pod_validation import validate_quantity
 from minik8s.api.meta import Condition, IntOrString, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
@@ -95,7 +96,8 @@ def _default(node: Json) -> None:
 
 
 def _validate(node: Json, old: Json | None) -> list[Cause]:
-    causes, seen = [], set()
+    causes: list[Cause] = []
+    seen = set()
     for index, taint in enumerate(dig(node, "spec.taints", ())):
         here, key, effect = f"spec.taints[{index}]", taint.get("key"), taint.get("effect")
         if not key:
@@ -105,6 +107,9 @@ def _validate(node: Json, old: Json | None) -> list[Cause]:
         if (key, effect) in seen:
             causes.append(duplicate(here, f"{key}:{effect}"))
         seen.add((key, effect))
+    for part in ("capacity", "allocatable"):
+        for name, value in dig(node, f"status.{part}", {}).items():
+            causes += validate_quantity(value, f"status.{part}[{name}]")
     if old is not None:
         for field in ("podCIDR", "providerID"):
             before = dig(old, f"spec.{field}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from minik8s.api.errors import Cause, invalid
 from minik8s.api.kinds.pod_columns import COLUMNS
 from minik8s.api.kinds.pod_defaults import default_pod
@@ -486,7 +488,10 @@ def _prepare(pod: Json, old: Json | None) -> None:
 
         from minik8s.api.resources import qos_class
 
-        pod["status"] = {"phase": "Pending", "qosClass": qos_class(msgspec.convert(pod.get("spec") or {}, PodSpec))}
+        pod["status"] = {"phase": "Pending"}
+        # A quantity that is none is for validation to tell, which comes next.
+        with suppress(ValueError):
+            pod["status"]["qosClass"] = qos_class(msgspec.convert(pod.get("spec") or {}, PodSpec))
 
 
 def _validate(pod: Json, old: Json | None) -> list[Cause]:

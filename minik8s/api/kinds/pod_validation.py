@@ -285,7 +285,7 @@ def _volume_source(volume: Json, path: str) -> Iterator[Cause]:
                 yield invalid(f"{here}.items[{index}].path", target, "must be a relative path without '..'")
     limit = (volume.get("emptyDir") or {}).get("sizeLimit")
     if limit is not None:
-        yield from _quantity(limit, f"{path}.emptyDir.sizeLimit")
+        yield from validate_quantity(limit, f"{path}.emptyDir.sizeLimit")
 
 
 def _resources(resources: Json, path: str) -> Iterator[Cause]:
@@ -297,7 +297,7 @@ def _resources(resources: Json, path: str) -> Iterator[Cause]:
                 yield invalid(here, name, "must be a qualified resource name")
             elif "/" not in name and name not in NATIVE_RESOURCES and not name.startswith("hugepages-"):
                 yield invalid(here, name, "must be a standard resource for containers")
-            yield from _quantity(value, here)
+            yield from validate_quantity(value, here)
     for name, asked in requests.items():
         limit = limits.get(name)
         if limit is None:
@@ -312,7 +312,7 @@ def _resources(resources: Json, path: str) -> Iterator[Cause]:
             yield invalid(f"{path}.requests", str(asked), f"must be less than or equal to {name} limit of {limit}")
 
 
-def _quantity(value: Any, path: str) -> Iterator[Cause]:
+def validate_quantity(value: Any, path: str) -> Iterator[Cause]:
     try:
         if parse_quantity(value) < 0:
             yield invalid(path, value, "must be greater than or equal to 0")
