@@ -1,31 +1,153 @@
 """A master: store, API server, controllers and scheduler in one process, meeting only through the API.
 
-`Master` reads as its own summary: open the store, build the handler, give every component a loopback client that acts
-as that component, listen, and run all of it until one fails or we are cancelled.
+`open_master` reads as its own summary: open the store, build the handler, give every component a loopback client that
+acts as that component, and begin the cluster if it is new. The activities then run until one of them fails.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from minik8s.api.scheme import SCHEME
+from minik8s.apiserver.app import ApiServer
+from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import AUTHENTICATED, MASTERS, User
+from minik8s.apiserver.authn import ClusterAuthenticator
+from minik8s.apiserver.bootstrap import bootstrap
 from minik8s.apiserver.handler import Handler
 from minik8s.apiserver.loopback import LoopbackTransport
-from minik8s.client.base import Client
+from minik8s.apiserver.openapi import OpenAPI
+from minik8s.apiserver.rbac import RBACAuthorizer
+from minik8s.apiserver.streaming import NodeStreams
+from minik8s.apiserver.tokens import ServiceAccountTokens
+from minik8s.client.base import Client, Transport
+from minik8s.client.informer import Informers
+from minik8s.client.recorder import Recorder
+from minik8s.config import Config
+from minik8s.controllers import build as build_controllers
+from minik8s.controllers.certificates import CertificateController
+from minik8s.controllers.settings import Settings
 from minik8s.log import get_logger
+from minik8s.roles.identity import MasterIdentity, client_context, server_context
+from minik8s.scheduler.scheduler import Scheduler
+from minik8s.store import open_store
+from minik8s.store.watch_cache import WatchCache
 
+Activity = tuple[str, Coroutine[Any, Any, Any]]
 log = get_logger("master")
 
 
-def component(name: str) -> User:
-    """A part of the control plane as a user of its own, so that logs and audits tell who wrote."""
-    return User(name, (MASTERS, AUTHENTICATED))
+class _Late:
+    """The loopback of a handler that is being built: authorizing needs copies that only the handler can give."""
+
+    target: Transport
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        content_type: str = "application/json",
+    ) -> bytes:
+        return await self.target.request(method, path, query=query, body=body, content_type=content_type)
+
+    def stream(
+        self, path: str, *, query: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sequence[bytes]]]:
+        return self.target.stream(path, query=query)
 
 
 class Master:
-    """What a running master offers to a node in the same process."""
+    """A control plane that is ready to run; a node in the same process speaks to it through `client`."""
 
-    def __init__(self, handler: Handler, address: tuple[str, int]) -> None:
-        self.handler = handler
-        self.address = address
+    def __init__(self, config: Config, identity: MasterIdentity, cache: WatchCache) -> None:
+        late = _Late()
+        self._config = config
+        self._identity = identity
+        self._cache = cache
+        self.informers = Informers(Client(late))
+        tokens = ServiceAccountTokens(identity.service_account_key, self.informers)
+        authorizer = RBACAuthorizer(self.informers)
+        self.handler: Handler = build_handler(
+            cache,
+            authenticator=ClusterAuthenticator(tokens, self.informers),
+            authorizer=authorizer,
+            service_cidr=config.service_cidr,
+            rules=authorizer,
+            tokens=tokens,
+            openapi=OpenAPI(SCHEME.resources),
+        )
+        late.target = LoopbackTransport(self.handler, _component("system:kube-controller-manager"))
+        self.handler.health.add_ready("informers", lambda: "" if self.informers.has_synced else "copies are being made")
 
     def client(self, user: User) -> Client:
+        """A client that acts as `user`, with that user's rights."""
         return Client(LoopbackTransport(self.handler, user))
+
+    async def begin(self) -> None:
+        """Create what every cluster begins with; idempotent."""
+        _, port = self._config.listen_address
+        await bootstrap(
+            self.client(_component("system:apiserver")),
+            ca=self._identity.ca.certificate.decode(),
+            service_ip=self._config.kubernetes_ip,
+            address=self._config.advertised,
+            port=port,
+        )
+
+    def activities(self) -> list[Activity]:
+        """What must run for ever: serving, copying, controlling, scheduling."""
+        recorders: dict[str, Recorder] = {}
+
+        def recorder(component: str) -> Recorder:
+            if component not in recorders:
+                recorders[component] = Recorder(self.informers.client, component)
+            return recorders[component]
+
+        settings = Settings(
+            ca=self._identity.ca.certificate.decode(),
+            pod_cidr=self._config.pod_cidr,
+            node_monitor_grace=self._config.node_monitor_grace,
+        )
+        controllers = build_controllers(self.informers.client, self.informers, recorder, settings=settings)
+        certificates = CertificateController(self.informers.client, self.informers, self._identity.ca)
+        scheduler = Scheduler(self.client(_component("system:kube-scheduler")), self.informers)
+        return [
+            ("store", self._cache.run()),
+            ("api server", self._serve()),
+            ("informers", self.informers.run()),
+            *((controller.name, controller.run()) for controller in (*controllers, certificates)),
+            *((f"recorder {name}", one.run()) for name, one in recorders.items()),
+            ("scheduler", scheduler.run()),
+        ]
+
+    async def _serve(self) -> None:
+        context = server_context(self._identity.serving, self._identity.ca_file)
+        pki = self._config.path("pki")
+        pair = (pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key")
+        streams = NodeStreams(self.informers.client, client_context(self._identity.ca_file, pair))
+        server = ApiServer(self.handler, streams=streams)
+        host, port = self._config.listen_address
+        async with server.listening(host, port, context) as (address, bound):
+            await self.informers.synced()
+            log.info("API server ready", address=f"{address}:{bound}", store=self._config.store)
+            await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def open_master(config: Config, identity: MasterIdentity) -> AsyncIterator[Master]:
+    """A master over its open store. Raises StoreError for a store that cannot be used."""
+    async with open_store(config.store, data_dir=config.data_dir) as store, WatchCache(store) as cache:
+        master = Master(config, identity, cache)
+        await master.begin()
+        yield master
+
+
+def _component(name: str) -> User:
+    """A part of the control plane as a user of its own, so that logs tell who wrote."""
+    return User(name, (MASTERS, AUTHENTICATED))

@@ -1,0 +1,204 @@
+"""A node: runtime, pod network, kubelet, service proxy and DNS, all clients of the API; or many simulated ones.
+
+In the master's process the API is reached by loopback, elsewhere by HTTPS; in both cases as `system:node:NAME`, with
+that user's rights and no others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+from minik8s.aio import backoff, supervise
+from minik8s.api.errors import AlreadyExists, NotFound, StatusError
+from minik8s.api.kinds.endpointslice import EndpointSlice
+from minik8s.api.kinds.node import Node
+from minik8s.api.kinds.pod import Pod
+from minik8s.api.kinds.service import Service
+from minik8s.api.meta import is_true
+from minik8s.apiserver.auth import AUTHENTICATED, NODE_PREFIX, NODES, User
+from minik8s.client.base import Client
+from minik8s.client.http import HttpTransport
+from minik8s.client.informer import Informers
+from minik8s.client.recorder import Recorder
+from minik8s.config import Config
+from minik8s.kubelet.kit import Settings
+from minik8s.kubelet.kubelet import Kubelet
+from minik8s.kubelet.lookup import RuntimeLookup
+from minik8s.kubelet.node_facts import read_facts
+from minik8s.kubelet.pod_source import SharedPods, own_pods
+from minik8s.kubelet.server import KubeletServer
+from minik8s.log import get_logger
+from minik8s.net.base import PodNetwork
+from minik8s.net.dns import ClusterDns
+from minik8s.net.fake import FakePodNetwork
+from minik8s.net.netlink import Netlink
+from minik8s.net.nftables import Nftables
+from minik8s.net.proxy import ServiceProxy
+from minik8s.net.routed import RoutedPodNetwork
+from minik8s.roles.identity import NodeIdentity, client_context, server_context
+from minik8s.roles.join import join
+from minik8s.roles.master import Master
+from minik8s.runtime.base import EngineUnavailable, Runtime
+from minik8s.runtime.fake import FakeRuntime
+
+Activity = tuple[str, Coroutine[Any, Any, Any]]
+WARM_SANDBOXES = 3  # pause containers kept ready; 0.3 MB each
+DNS_LINK = "mk8s-dns"
+log = get_logger("node")
+
+
+async def run_node(config: Config, identity: NodeIdentity | None, master: Master | None) -> None:
+    """Be a node (or `config.replicas` simulated ones) for ever. `master` is the one in this process, if any."""
+    async with AsyncExitStack() as stack:
+        if master is None or identity is None:
+            identity = await join(config)
+            context = client_context(identity.ca_file, identity.client)
+            client = Client(await stack.enter_async_context(HttpTransport(config.server, context)))
+        else:
+            client = master.client(User(NODE_PREFIX + config.name, (NODES, AUTHENTICATED)))
+        informers = Informers(client)
+        if config.runtime == "fake":
+            activities = _simulated(config, client, informers)
+        else:
+            activities = await _real(config, identity, client, informers, stack)
+        await supervise([("node informers", informers.run()), *activities, ("ready", _tell_ready(config, informers))])
+
+
+async def _real(
+    config: Config, identity: NodeIdentity, client: Client, informers: Informers, stack: AsyncExitStack
+) -> list[Activity]:
+    """The parts of a node on a Docker Engine and this kernel's network."""
+    from minik8s.runtime.docker import DockerRuntime
+
+    engine = DockerRuntime(identity.uid, docker_host=config.docker_host, warm=WARM_SANDBOXES)
+    runtime = await _entered(engine, stack)
+    netlink = await stack.enter_async_context(Netlink())
+    nftables = await stack.enter_async_context(Nftables())
+    pod_cidr = await _pod_cidr(config, client)
+    ranges = {"cluster_cidr": config.pod_cidr, "service_cidr": config.service_cidr}
+    network = RoutedPodNetwork(pod_cidr, config.path("net"), netlink, nftables, **ranges)
+    await stack.enter_async_context(network)
+    await netlink.hold_address(DNS_LINK, config.dns_ip)
+    services, slices = informers.of(Service), informers.of(EndpointSlice)
+    proxy = ServiceProxy(
+        services, slices, config.name, nftables, netlink, own_addresses=[config.dns_ip], **ranges
+    )  # fmt: skip
+    dns = ClusterDns(
+        services,
+        slices,
+        config.cluster_domain,
+        (config.dns_ip, 53),
+        ranges=[config.pod_cidr, config.service_cidr],
+    )
+    recorder = Recorder(client, "kubelet", host=config.name)
+    pods = own_pods(informers, config.name)
+    kubelet = Kubelet(client, informers, runtime, network, recorder, _settings(config, identity.uid), pods=pods)
+    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods)
+    context = server_context(identity.serving, identity.ca_file)
+    return [
+        ("network", network.run()),
+        ("proxy", proxy.run()),
+        ("dns", dns.run()),
+        ("kubelet events", recorder.run()),
+        ("kubelet", kubelet.run()),
+        ("kubelet server", server.run("0.0.0.0", config.kubelet_port, context)),
+    ]
+
+
+def _simulated(config: Config, client: Client, informers: Informers) -> list[Activity]:
+    """`config.replicas` nodes whose containers only pretend; they share one copy of the pods."""
+    pods = SharedPods(informers.of(Pod))
+    recorder = Recorder(client, "kubelet", host=config.name)
+    facts = read_facts(None)
+    activities: list[Activity] = [("kubelet events", recorder.run())]
+    for number in range(config.replicas):
+        name = config.name if config.replicas == 1 else f"{config.name}-{number}"
+        settings = Settings(
+            node_name=name,
+            node_ip=config.ip,
+            data_dir=None,
+            node_uid=name,
+            cluster_dns=config.dns_ip,
+            cluster_domain=config.cluster_domain,
+            kubelet_port=config.kubelet_port,
+            lease_seconds=config.node_lease_interval,
+            workers=1,
+        )
+        runtime: Runtime = FakeRuntime()
+        network: PodNetwork = FakePodNetwork(f"10.{128 + number // 256 % 64}.{number % 256}.0/24")
+        kubelet = Kubelet(client, informers, runtime, network, recorder, settings, pods=pods.of(name), facts=facts)
+        activities.append((f"kubelet {name}", kubelet.run()))
+    return activities
+
+
+def _settings(config: Config, uid: str) -> Settings:
+    return Settings(
+        node_name=config.name,
+        node_ip=config.ip,
+        data_dir=config.data_dir,
+        node_uid=uid,
+        cluster_dns=config.dns_ip,
+        cluster_domain=config.cluster_domain,
+        kubelet_port=config.kubelet_port,
+        lease_seconds=config.node_lease_interval,
+        labels={"node-role.kubernetes.io/control-plane": ""} if config.hosts_master else {},
+    )
+
+
+async def _entered(engine: Runtime, stack: AsyncExitStack) -> Runtime:
+    """The engine, once it answers: it may be starting, or restarting, as we are."""
+    told = False
+    for delay in backoff(0.2, 5.0):
+        try:
+            return await stack.enter_async_context(engine)
+        except EngineUnavailable as error:
+            if not told:
+                log.warning("waiting for the container engine", error=str(error))
+                told = True
+        await asyncio.sleep(delay)
+    raise AssertionError("unreachable")
+
+
+async def _pod_cidr(config: Config, client: Client) -> str:
+    """This node's range of pod addresses: from the API, or as it was last told while the API is away.
+
+    The Node is registered with its name alone if nobody has done it; the kubelet fills in the rest.
+    """
+    memory = config.path("node", "pod-cidr")
+    known = memory.read_text().strip() if memory.exists() else ""
+    for delay in backoff(0.05, 5.0):
+        try:
+            node = await _registered(client, config.name)
+            if node.spec.podCIDR:
+                if node.spec.podCIDR != known:
+                    memory.write_text(node.spec.podCIDR + "\n")
+                return node.spec.podCIDR
+        except StatusError as error:
+            if known:
+                return known
+            log.debug("waiting for this node's range of pod addresses", error=str(error))
+        await asyncio.sleep(delay)
+    raise AssertionError("unreachable")
+
+
+async def _registered(client: Client, name: str) -> Node:
+    try:
+        return await client.get(Node, name)
+    except NotFound:
+        try:
+            return await client.create(Node, {"metadata": {"name": name}})
+        except AlreadyExists:
+            return await client.get(Node, name)
+
+
+async def _tell_ready(config: Config, informers: Informers) -> None:
+    """One line when the node is ready, and then silence."""
+    nodes = informers.of(Node, fields=f"metadata.name={config.name}")
+    ready = asyncio.Event()
+    nodes.on_change(lambda old, new: ready.set() if new and is_true(new.status.conditions, "Ready") else None)
+    await ready.wait()
+    log.info("node ready", node=config.name, address=config.ip)
+    await asyncio.Event().wait()
