@@ -122,9 +122,12 @@ class SpdyStream:
         await self._connection.flush()
 
     async def reset(self, status: int = CANCEL) -> None:
+        """Give the stream up; its reader learns that too."""
         self.inbox.drop()
+        self.inbox.end("the stream was given up")
         self._connection.machine.reset(self.id, status)
-        await self._connection.flush()
+        with suppress(ConnectionError):
+            await self._connection.flush()
 
 
 class SpdyConnection:

@@ -1,0 +1,107 @@
+"""Hand a request on to a backend, and the client's connection with it: bytes are copied, not understood.
+
+What the backend answers reaches the client as it is, in whatever form, and however long it lasts. The client's own
+bytes follow only after `101 Switching Protocols`: before that they would be further requests, which the backend would
+take for ours, with our rights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from aiohttp import web
+
+from minik8s.api.errors import ServiceUnavailable
+from minik8s.takeover import CHUNK, Taken, first_of, pump, taken_over, wants_upgrade
+
+CONNECT_SECONDS = 10.0  # for a backend to accept a connection
+ANSWER_SECONDS = 60.0  # for a backend to begin its answer
+
+# Of one connection only (RFC 9110, section 7.6.1), or of the client's dealings with us.
+_OURS = frozenset((
+    "connection", "keep-alive", "te", "trailer", "transfer-encoding", "proxy-authenticate", "proxy-authorization",
+    "proxy-connection", "host", "content-length", "expect", "authorization", "impersonate-user", "impersonate-group",
+    "impersonate-uid",
+))  # fmt: skip
+
+
+class Backend(NamedTuple):
+    """Where to connect, by TLS if there is a `context`. `said` names it in errors."""
+
+    address: str
+    port: int
+    context: ssl.SSLContext | None
+    said: str
+
+    @property
+    def authority(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+async def hand_over(request: web.BaseRequest, backend: Backend, target: str) -> web.StreamResponse:
+    """Let `backend` answer a request under the path and query `target`. ServiceUnavailable if it does not."""
+    upgrade = wants_upgrade(request)
+    body = b"" if upgrade else await request.read()
+    async with _connected(backend) as (reader, writer):
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                writer.write(_head(request, backend, target, len(body)) + body)
+                await writer.drain()
+                head = await reader.readuntil(b"\r\n\r\n")
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            raise _unreachable(backend, f"it took the request and did not answer ({_words(error)})") from None
+        async with taken_over(request) as (from_client, to_client):
+            to_client.write(head)
+            answers = pump(reader, to_client)
+            if upgrade and head[:13].endswith(b" 101 "):
+                await first_of(answers, pump(from_client, writer))
+            else:
+                await first_of(answers)
+    return Taken()
+
+
+@asynccontextmanager
+async def _connected(backend: Backend) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            reader, writer = await asyncio.open_connection(
+                backend.address, backend.port, ssl=backend.context, limit=CHUNK
+            )
+    except (OSError, TimeoutError) as error:
+        raise _unreachable(backend, _words(error)) from None
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()  # either it has said all, or nobody listens
+
+
+def _head(request: web.BaseRequest, backend: Backend, target: str, length: int) -> bytes:
+    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {backend.authority}"]
+    upgrade = wants_upgrade(request)
+    lines.append(f"Connection: {'Upgrade' if upgrade else 'close'}")
+    if length or request.method not in ("GET", "HEAD"):
+        lines.append(f"Content-Length: {length}")
+    lines += _passed_on(request.headers.items(), skip="" if upgrade else "upgrade")
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
+
+
+def _passed_on(headers: Iterable[tuple[str, str]], *, skip: str) -> list[str]:
+    return [f"{name}: {value}" for name, value in headers if name.lower() not in _OURS and name.lower() != skip]
+
+
+def _unreachable(backend: Backend, why: str) -> ServiceUnavailable:
+    return ServiceUnavailable(f"{backend.said} does not answer at {backend.authority}: {why}")
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not good: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or "the connection was closed"

@@ -1,0 +1,90 @@
+"""Take a connection over from the HTTP server: after `101 Switching Protocols` its bytes are no longer HTTP.
+
+aiohttp knows only WebSockets. What Kubernetes upgrades to besides (SPDY), and what a proxy hands on without looking,
+needs the bare connection, with backpressure both ways: asyncio's own streams on the same transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+CHUNK = 64 * 1024  # bytes read at once; a paused connection holds at most twice as much
+
+T = TypeVar("T")
+
+
+class Taken(web.StreamResponse):
+    """What a handler returns that has answered by itself: nothing is left but to close the connection."""
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing: the head was sent by hand."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing: aiohttp closes the connection, as this response does not keep it alive."""
+
+
+class _Protocol(asyncio.StreamReaderProtocol):
+    """Streams whose loss the HTTP server learns too: it cancels the handler then, and forgets the connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, former: asyncio.BaseProtocol) -> None:
+        super().__init__(reader)
+        self._former = former
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._former.connection_lost(exc)
+
+
+@asynccontextmanager
+async def taken_over(request: web.BaseRequest) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """The connection of a request, as streams. Return `Taken()` afterwards. ConnectionResetError if it is gone."""
+    transport, former = request.transport, request.protocol
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client has gone")
+    reader = asyncio.StreamReader(CHUNK)
+    protocol = _Protocol(reader, former)
+    protocol.connection_made(transport)
+    transport.set_protocol(protocol)
+    try:
+        yield reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
+    finally:
+        if not transport.is_closing():
+            transport.set_protocol(former)
+
+
+def switching(headers: Mapping[str, str]) -> bytes:
+    """The head of an answer that accepts an upgrade."""
+    lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def wants_upgrade(request: web.BaseRequest) -> bool:
+    return "upgrade" in request.headers.get("connection", "").lower() and "upgrade" in request.headers
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy until the end, no faster than the receiver takes it."""
+    while data := await reader.read(CHUNK):
+        writer.write(data)
+        await writer.drain()
+
+
+async def first_of(*activities: Coroutine[Any, Any, T]) -> T | None:
+    """What the first activity to end returns; the others are cancelled. Losing the connection counts as None."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(_or_lost(activity)) for activity in activities]
+        ended, others = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()
+    return next(task for task in running if task in ended).result()
+
+
+async def _or_lost(activity: Coroutine[Any, Any, T]) -> T | None:
+    with suppress(ConnectionError):
+        return await activity
+    return None
