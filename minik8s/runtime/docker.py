@@ -14,7 +14,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -62,9 +61,9 @@ from minik8s.runtime.docker_json import (
     is_poolable,
     warm_sandbox,
 )
-from minik8s.runtime.docker_streams import RawStreams, Refused, close, log_lines, parse_address, upgrade
-from minik8s.runtime.linux import CAPABILITIES
-from minik8s.runtime.netns import socket_in
+from minik8s.runtime.docker_streams import RawStreams, Refused, close, json_lines, log_lines, parse_address, upgrade
+from minik8s.runtime.linux import own_limits
+from minik8s.runtime.netns import Port, connect_in
 from minik8s.runtime.pause import image_name, layer
 from minik8s.runtime.reference import parse_reference
 from minik8s.runtime.warm import WarmPool
@@ -74,7 +73,6 @@ EXEC_OUTPUT_LIMIT = 16 << 10  # bytes that exec_sync keeps; the rest is read and
 _ACTIONS = ("create", "start", "die", "oom", "destroy")
 _MISSING = re.compile("[Nn]o such (container|image|exec)")
 _UNREACHABLE = 900  # aiodocker's status for 'no connection'
-_CAP_SYS_RESOURCE = 24
 
 
 class DockerRuntime:
@@ -313,7 +311,7 @@ class DockerRuntime:
                         if broken:
                             yield RuntimeEvent("", "", "relist")
                         delays, broken = backoff(), True
-                        async for event in _json_lines(answer.content.iter_any()):
+                        async for event in json_lines(answer.content.iter_any()):
                             since = event["timeNano"] + 1
                             who = event_identity(event)
                             if who is not None:
@@ -454,9 +452,12 @@ class DockerRuntime:
         pid = (await self._show(sandbox_id))["State"]["Pid"]
         if not pid:
             raise NoSuchContainer(f"sandbox {sandbox_id} is not running")
-        reader, writer = await _connect_in(pid, port)
         try:
-            yield _Port(reader, writer)
+            reader, writer = await connect_in(pid, port)
+        except FileNotFoundError as error:
+            raise NoSuchContainer(f"process {pid} of sandbox {sandbox_id} is gone") from error
+        try:
+            yield Port(reader, writer)
         finally:
             await close(writer)
 
@@ -529,7 +530,7 @@ class DockerRuntime:
         query = {"fromImage": name, "tag": version}
         with _translated(ImagePullFailed, missing=ImagePullFailed):
             async with self._request("POST", "images/create", query, headers=headers) as answer:
-                async for progress in _json_lines(answer.content.iter_any()):
+                async for progress in json_lines(answer.content.iter_any()):
                     if "error" in progress:
                         raise ImagePullFailed(progress["error"])
 
@@ -573,47 +574,6 @@ class DockerRuntime:
             yield answer
 
 
-class _Port:
-    """A TCP connection into a pod; see `base.PortStream`."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def read(self) -> bytes:
-        return await self._reader.read(64 << 10)
-
-    async def write(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def close_write(self) -> None:
-        with suppress(OSError):
-            self._writer.write_eof()
-
-
-async def _connect_in(pid: int, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """`localhost:port` as a process sees it, IPv4 first; the last error if neither answers."""
-    loop = asyncio.get_running_loop()
-    refused: OSError | None = None
-    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-        try:
-            made = await asyncio.to_thread(socket_in, pid, family)
-        except FileNotFoundError as error:
-            raise NoSuchContainer(f"process {pid} of the sandbox is gone") from error
-        try:
-            await loop.sock_connect(made, (host, port))
-            return await asyncio.open_connection(sock=made)
-        except OSError as error:
-            made.close()
-            refused = refused or error
-        except BaseException:
-            made.close()
-            raise
-    assert refused is not None
-    raise refused
-
-
 def _cgroup_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cgroup").read_text()
 
@@ -634,16 +594,6 @@ async def _chunks(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]
             yield chunk
 
 
-async def _json_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[Json]:
-    """Objects of a stream that has one a line; what a broken end leaves is dropped."""
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
-
-
 async def _read_profile(seccomp: str) -> str:
     """The text of a seccomp profile, for the engine takes no paths."""
     if seccomp in ("", "unconfined"):
@@ -652,16 +602,6 @@ async def _read_profile(seccomp: str) -> str:
         return await asyncio.to_thread(Path(seccomp).read_text)
     except OSError as error:
         raise ContainerConfigInvalid(f"cannot read seccomp profile {seccomp}: {error.strerror}") from error
-
-
-def own_limits(proc: Path = Path("/proc/self")) -> Limits:
-    """What this process may hand on. Without CAP_SYS_RESOURCE the kernel refuses lower oom_score_adj than our own."""
-    lines = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
-    bounding = int(lines["CapBnd"], 16)
-    if bounding >> _CAP_SYS_RESOURCE & 1:
-        return Limits()
-    names = tuple(name for bit, name in enumerate(CAPABILITIES) if bounding >> bit & 1)
-    return Limits(int((proc / "oom_score_adj").read_text()), names)
 
 
 @contextmanager

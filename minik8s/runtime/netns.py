@@ -6,6 +6,8 @@ namespace, makes the socket and goes home; the event loop then uses it like any 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import os
 import socket
@@ -40,3 +42,41 @@ def socket_in(pid: int, family: socket.AddressFamily) -> socket.socket:
         os.close(home)
     made.setblocking(False)
     return made
+
+
+class Port:
+    """A TCP connection into a pod; see `base.PortStream`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self) -> bytes:
+        return await self._reader.read(64 << 10)
+
+    async def write(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def close_write(self) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.write_eof()
+
+
+async def connect_in(pid: int, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """`localhost:port` as a process sees it, IPv4 first; the last error if neither answers."""
+    loop = asyncio.get_running_loop()
+    refused: OSError | None = None
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        made = await asyncio.to_thread(socket_in, pid, family)
+        try:
+            await loop.sock_connect(made, (host, port))
+            return await asyncio.open_connection(sock=made)
+        except OSError as error:
+            made.close()
+            refused = refused or error
+        except BaseException:
+            made.close()
+            raise
+    assert refused is not None
+    raise refused

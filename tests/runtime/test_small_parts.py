@@ -11,9 +11,9 @@ import pytest
 
 from minik8s.runtime.base import EngineUnavailable, InvalidImageName, LogLine
 from minik8s.runtime.cgroup import cgroup_files, read_stats
-from minik8s.runtime.docker import own_limits
 from minik8s.runtime.docker_json import Limits
 from minik8s.runtime.docker_streams import log_lines
+from minik8s.runtime.linux import own_limits
 from minik8s.runtime.pause import executable, image_name, layer
 from minik8s.runtime.reference import parse_reference
 from minik8s.runtime.warm import WarmPool
