@@ -49,8 +49,14 @@ class Housekeeping:
             kit.images.collected(image)
         if wanted:
             self._tell(freed, wanted, disk.percent)
-            await asyncio.to_thread(kit.images.save)
+            await self._save()
         return freed
+
+    async def _save(self) -> None:
+        try:
+            await asyncio.to_thread(self._kit.images.save)
+        except OSError as error:
+            log.warning("the list of pulled images is not written", error=str(error))
 
     def _tell(self, freed: int, wanted: int, percent: float) -> None:
         node = self._node.node

@@ -34,7 +34,7 @@ from minik8s.kubelet.specs import PodSpecs
 from minik8s.kubelet.tokens import Tokens
 from minik8s.kubelet.volume_refresh import VolumeRefresh
 from minik8s.kubelet.volumes import Volumes
-from minik8s.net.base import PodNetwork
+from minik8s.net.base import NetworkError, PodNetwork
 from minik8s.runtime.base import Runtime, RuntimeFailure
 
 ENGINE_RETRY = 2.0  # seconds between looks while the engine does not answer
@@ -94,7 +94,7 @@ class Kubelet(Controller):
             engine=engine,
             refresh_volumes=self.volumes.queue.add,
         )
-        self.node = NodeStatus(self.kit, facts)
+        self.node = NodeStatus(self.kit, facts, check_network=self._network_problem)
         self.pleg = Pleg(runtime, self.queue.add, settings.relist_seconds)
         self.housekeeping = Housekeeping(self.kit, self.node, lambda: list(self.pods))
         self._source.on_change(self._pod_changed)
@@ -129,6 +129,13 @@ class Kubelet(Controller):
         if worker is None or not worker.memory.wired or worker.memory.stopping_since or worker.memory.gone:
             return None
         return worker.pod
+
+    async def _network_problem(self) -> str:
+        try:
+            await self.kit.network.known()
+        except NetworkError as error:
+            return str(error)
+        return ""
 
     # -- one pod
 
@@ -204,7 +211,10 @@ class Kubelet(Controller):
 
     async def _load_host_ports(self) -> None:
         mapped = {pod.metadata.uid: pod_host_ports(pod, pod.status.podIP) for pod in self.pods.values()}
-        await self.kit.host_ports.load({uid: p for uid, p in mapped.items() if self.pods[uid].status.podIP})
+        try:
+            await self.kit.host_ports.load({uid: p for uid, p in mapped.items() if self.pods[uid].status.podIP})
+        except NetworkError as error:
+            self.log.warning("host ports not set: each pod's are set when it is looked at", error=str(error))
 
     async def _take_over(self) -> None:
         """Once the API has told our pods: forget others, remove strays. From then on the watch is enough."""
@@ -221,15 +231,15 @@ class Kubelet(Controller):
         """Look for what belongs to no pod of ours: containers, addresses, folders."""
         try:
             seen = await self.kit.runtime.containers()
-        except RuntimeFailure:
-            return
-        for uid in {info.pod_uid for info in seen} - self.pods.keys():
-            self.queue.add(uid)
-        strangers = (await self.kit.network.known()).keys() - self.pods.keys() - self.workers_by_uid.keys()
-        for uid in strangers:
-            await self.kit.network.detach(uid)
-        if self.kit.volumes is not None:
-            await self.kit.volumes.remove_orphans([*self.pods, *self.workers_by_uid])
+            for uid in {info.pod_uid for info in seen} - self.pods.keys():
+                self.queue.add(uid)
+            strangers = (await self.kit.network.known()).keys() - self.pods.keys() - self.workers_by_uid.keys()
+            for uid in strangers:
+                await self.kit.network.detach(uid)
+            if self.kit.volumes is not None:
+                await self.kit.volumes.remove_orphans([*self.pods, *self.workers_by_uid])
+        except (RuntimeFailure, NetworkError, OSError) as error:
+            self.log.warning("could not look for leftovers: will look again", error=str(error))
 
     async def _keep_cache(self, data: Path) -> None:
         while True:
@@ -237,7 +247,10 @@ class Kubelet(Controller):
             await asyncio.sleep(CACHE_DELAY)
             self._stale.clear()
             content = cache.known(list(self.pods.values()), self.kit.objects.known())
-            await asyncio.to_thread(cache.write, data / "kubelet" / "cache", content)
+            try:
+                await asyncio.to_thread(cache.write, data / "kubelet" / "cache", content)
+            except OSError as error:
+                self.log.warning("cache not written: a restart without the master would miss news", error=str(error))
 
     async def _close(self) -> None:
         for worker in self.workers_by_uid.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -262,3 +263,36 @@ async def test_many_nodes_share_one_watch(client: Client, runtime: FakeRuntime):
         await eventually(up, 60)
         nodes = await client.list(NodeObject)
         assert len(nodes.items) == 50
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_cut_anywhere_and_resumed_it_ends_right(seed: int, client: Client, runtime: FakeRuntime, tmp_path: Path):
+    """The agent is stopped at random moments while pods come and go; nothing is doubled, lost or left."""
+    rng, network = random.Random(seed), FakePodNetwork()
+    hook = {"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}
+    for round in range(5):
+        async with node(client, runtime, tmp_path, network, clock=clock, registered=False) as one:
+            for number in range(3):
+                await one.create(f"p{round}-{number}", APP, {**APP, "name": "b", **hook}, init=({"name": "i"},))
+            if round:
+                await client.delete(Pod, f"p{round - 1}-0", "default")
+            for info in await runtime.containers():
+                if info.name == "i" and info.state == "running" and rng.random() < 0.7:
+                    runtime.exit(info.id, 0)
+            await asyncio.sleep(rng.random() * rng.choice((0.001, 0.1, 3)))
+    async with node(client, runtime, tmp_path, network, clock=clock) as one:
+        wanted = [f"p{r}-{n}" for r in range(5) for n in range(3) if n or r == 4]
+
+        async def right() -> bool:
+            for info in await runtime.containers():
+                if info.name == "i" and info.state == "running":
+                    runtime.exit(info.id, 0)
+            pods = {pod.metadata.name: pod for pod in (await client.list(Pod, "default")).items}
+            return sorted(pods) == sorted(wanted) and all(is_ready(pod) for pod in pods.values())
+
+        await eventually(right, 120)
+        pods = (await client.list(Pod, "default")).items
+        running = [i for i in await runtime.containers() if i.state == "running"]
+        assert len(running) == 3 * len(pods)
+        assert len({(i.pod_uid, i.name) for i in running}) == len(running)
+        assert set(await network.known()) == {pod.metadata.uid for pod in pods}
