@@ -173,8 +173,8 @@ class Client:
                             raise from_status(msgspec.json.decode(frame.object))
                         if frame.type == "BOOKMARK":
                             decoded.append(WatchEvent(frame.type, _bookmark(view, frame.object)))
-                        else:
-                            obj = _read(view, frame.object)
+                            continue
+                        obj = _read(view, frame.object)
                         if obj is not None:
                             decoded.append(WatchEvent(frame.type, obj))
                     yield decoded
