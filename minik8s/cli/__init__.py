@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -33,8 +34,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "wait": ("wait", "wait", "Wait for a condition."),
     "apply": ("write", "apply", "Make objects as a file says."),
     "create": ("write", "create", "Create objects from a file."),
-    "delete": ("write", "delete", "Delete objects by name, label or file."),
-    "edit": ("write", "edit", "Change an object in your editor."),
+    "delete": ("delete", "delete", "Delete objects by name, label or file."),
+    "edit": ("edit", "edit", "Change an object in your editor."),
     "patch": ("write", "patch", "Change fields of an object."),
     "label": ("write", "label", "Set or remove labels."),
     "annotate": ("write", "annotate", "Set or remove annotations."),
@@ -72,6 +73,14 @@ class LazyGroup(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             ctx.fail(unknown("command", args[0], list(COMMANDS)))
         return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """As click's, but every mistake is one line and exit code 1, as kubectl's users and scripts expect."""
+        if settings.get("standalone_mode") is False:
+            return super().main(*args, **settings)
+        from minik8s.cli.failure import run_to_exit
+
+        return run_to_exit(lambda: super(LazyGroup, self).main(*args, **{**settings, "standalone_mode": False}))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
