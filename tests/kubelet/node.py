@@ -39,9 +39,9 @@ NODE = "n1"
 
 
 @asynccontextmanager
-async def api_server(clock: Callable[[], float] = system_clock) -> AsyncIterator[Client]:
+async def api_server(clock: Callable[[], float] = system_clock, tokens: Any = None) -> AsyncIterator[Client]:
     async with MemoryStore() as store, WatchCache(store) as cache:
-        handler = build_handler(cache, authenticator=None, authorizer=AllowAll(), clock=clock)
+        handler = build_handler(cache, authenticator=None, authorizer=AllowAll(), clock=clock, tokens=tokens)
         client = Client(LoopbackTransport(handler, ADMIN))
         for name in ("default", "kube-node-lease", "kube-system"):
             with contextlib.suppress(AlreadyExists):
