@@ -95,7 +95,7 @@ class Kubelet(Controller):
             refresh_volumes=self.volumes.queue.add,
         )
         self.node = NodeStatus(self.kit, facts, check_network=self._network_problem)
-        self.pleg = Pleg(runtime, self.queue.add, settings.relist_seconds)
+        self.pleg = Pleg(runtime, self.queue.add, settings.relist_seconds, self._is_our_doing)
         self.housekeeping = Housekeeping(self.kit, self.node, lambda: list(self.pods))
         self._source.on_change(self._pod_changed)
 
@@ -129,6 +129,10 @@ class Kubelet(Controller):
         if worker is None or not worker.memory.wired or worker.memory.stopping_since or worker.memory.gone:
             return None
         return worker.pod
+
+    def _is_our_doing(self, uid: str, action: str) -> bool:
+        worker = self.workers_by_uid.get(uid)
+        return worker is not None and worker.starting and action in ("create", "start")
 
     async def _network_problem(self) -> str:
         try:

@@ -29,11 +29,21 @@ def changed(before: Snapshot, after: Snapshot) -> set[str]:
 
 
 class Pleg:
-    """`look(uid)` is called for every pod with news; `run()` is eternal."""
+    """`look(uid)` is called for every pod with news; `run()` is eternal.
 
-    def __init__(self, runtime: Runtime, look: Callable[[str], None], relist_seconds: float) -> None:
+    `is_our_doing(uid, action)` spares the engine a list for what a worker is doing and will look at when it is done.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        look: Callable[[str], None],
+        relist_seconds: float,
+        is_our_doing: Callable[[str, str], bool] = lambda uid, action: False,
+    ) -> None:
         self._runtime = runtime
         self._look = look
+        self._is_our_doing = is_our_doing
         self._interval = relist_seconds
         self._known: Snapshot = {}
         self._relist_now = asyncio.Event()
@@ -47,10 +57,10 @@ class Pleg:
     async def _follow(self) -> None:
         async with self._runtime.events() as events:
             async for event in events:
-                if event.pod_uid:
-                    self._look(event.pod_uid)
-                else:
+                if not event.pod_uid:
                     self._relist_now.set()
+                elif not self._is_our_doing(event.pod_uid, event.action):
+                    self._look(event.pod_uid)
 
     async def _on_demand(self) -> None:
         while True:

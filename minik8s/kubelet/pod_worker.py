@@ -58,6 +58,11 @@ class PodWorker:
     def uid(self) -> str:
         return self.pod.metadata.uid
 
+    @property
+    def starting(self) -> bool:
+        """Something is being made for it, after which it will be looked at."""
+        return any(key == "sandbox" or key.startswith("start:") for key in self._flight)
+
     def retry_now(self) -> None:
         """Something that failed for lack of an object may succeed now."""
         self.memory.failures = {}
