@@ -86,7 +86,7 @@ class SandboxSpec:
     pod_uid: str
     pod_name: str
     pod_namespace: str
-    hostname: str
+    hostname: str  # of all the pod's containers; "" = any will do, then a warm sandbox may serve
     attempt: int = 0
     host_network: bool = False
     host_pid: bool = False
@@ -252,7 +252,11 @@ class Runtime(Protocol):
         """All sandboxes and containers of this agent (of one pod), also those that have exited."""
 
     async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
-        """Make and start a pod's sandbox; if one with this uid and attempt runs already, that one."""
+        """Make and start a pod's sandbox; if one with this uid and attempt runs already, that one.
+
+        Unless it is the host's, its network is an empty namespace with `lo` alone, and the engine writes neither
+        /etc/hosts nor /etc/resolv.conf for its containers: these come as mounts.
+        """
 
     async def create_container(self, spec: ContainerSpec) -> str:
         """Make (not start) a container; one with the same pod, name and attempt that exists is replaced."""

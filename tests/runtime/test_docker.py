@@ -240,6 +240,10 @@ class Wire:
     async def up(self) -> None:
         self._server = await asyncio.start_unix_server(self._serve, self.path)
 
+    async def up_on_tcp(self) -> tuple[str, int]:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1")
+        return self._server.sockets[0].getsockname()  # type: ignore[no-any-return]
+
     async def cut(self) -> None:
         assert self._server is not None
         self._server.close()
@@ -283,6 +287,20 @@ async def test_a_cut_event_stream_goes_on_with_a_relist(docker: DockerRuntime, t
             # What happened meanwhile is told too, once.
             later = [await anext(events), await anext(events)]
             assert [(e.pod_uid, e.action) for e in later] == [(missed.uid, "create"), (missed.uid, "start")]
+    await wire.cut()
+
+
+async def test_an_engine_at_the_end_of_a_tcp_connection(docker: DockerRuntime, docker_pod: Pod, tmp_path: Path) -> None:
+    app = await (await docker_pod.up()).run("sleep", "600")
+    wire = Wire(tmp_path / "unused")
+    host, port = await wire.up_on_tcp()
+    async with DockerRuntime(docker._node_uid, docker_host=f"tcp://{host}:{port}") as runtime:
+        assert {info.name for info in await runtime.containers(docker_pod.uid)} == {"POD", "app"}
+        async with runtime.exec(app, ["cat"], stdin=True, tty=False) as streams:
+            await streams.write(b"far")
+            await streams.close_stdin()
+            assert await streams.read() == (1, b"far")
+            assert await streams.exit_code() == 0
     await wire.cut()
 
 
