@@ -68,7 +68,7 @@ async def agent(config: Config) -> None:
         if config.hosts_master:
             keys = master_identity(config)
             master = await stack.enter_async_context(open_master(config, keys))
-            activities += master.activities()
+            activities += [("api server", master.serve()), *master.activities()]
             if config.hosts_node:
                 identity = local_node_identity(config, keys.ca)
         if config.hosts_node:

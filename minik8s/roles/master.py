@@ -101,7 +101,7 @@ class Master:
         )
 
     def activities(self) -> list[Activity]:
-        """What must run for ever: serving, copying, controlling, scheduling."""
+        """What must run for ever besides `serve`: storing, copying, controlling, scheduling."""
         recorders: dict[str, Recorder] = {}
 
         def recorder(component: str) -> Recorder:
@@ -119,14 +119,14 @@ class Master:
         scheduler = Scheduler(self.client(_component("system:kube-scheduler")), self.informers)
         return [
             ("store", self._cache.run()),
-            ("api server", self._serve()),
             ("informers", self.informers.run()),
             *((controller.name, controller.run()) for controller in (*controllers, certificates)),
             *((f"recorder {name}", one.run()) for name, one in recorders.items()),
             ("scheduler", scheduler.run()),
         ]
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
+        """Answer clients over TLS at the configured address, for ever."""
         context = server_context(self._identity.serving, self._identity.ca_file)
         pki = self._config.path("pki")
         pair = (pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key")

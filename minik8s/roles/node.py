@@ -61,7 +61,7 @@ async def run_node(config: Config, identity: NodeIdentity | None, master: Master
             client = master.client(User(NODE_PREFIX + config.name, (NODES, AUTHENTICATED)))
         informers = Informers(client)
         if config.runtime == "fake":
-            activities = _simulated(config, client, informers)
+            activities = simulated_nodes(config, client, informers)
         else:
             activities = await _real(config, identity, client, informers, stack)
         await supervise([("node informers", informers.run()), *activities, ("ready", _tell_ready(config, informers))])
@@ -108,7 +108,7 @@ async def _real(
     ]
 
 
-def _simulated(config: Config, client: Client, informers: Informers) -> list[Activity]:
+def simulated_nodes(config: Config, client: Client, informers: Informers) -> list[Activity]:
     """`config.replicas` nodes whose containers only pretend; they share one copy of the pods."""
     pods = SharedPods(informers.of(Pod))
     recorder = Recorder(client, "kubelet", host=config.name)
