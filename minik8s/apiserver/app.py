@@ -25,6 +25,7 @@ from minik8s.apiserver.served import SUBRESOURCES
 GZIP_FROM = 128 * 1024  # bytes, as Kubernetes: below, compressing costs more than it saves
 KEEPALIVE = 180.0  # seconds a connection may be idle
 WRITE_TIMEOUT = 60.0  # seconds a client may take to accept what is sent
+UNTIMED = 32 * 1024  # bytes: what fits below the mark at which a transport makes its writers wait
 READ_TIMEOUT = 60.0  # seconds a client may take to send a body
 MAX_CONNECTIONS = 4096
 BACKLOG = 1024
@@ -172,16 +173,21 @@ async def _send_stream(http: web.BaseRequest, response: ApiResponse) -> web.Stre
     assert response.stream is not None
     out = web.StreamResponse(status=response.code, headers={"content-type": response.content_type, **response.headers})
     out.enable_chunked_encoding()
+    transport = http.transport
     async with aclosing(response.stream) as batches:
         try:
             await out.prepare(http)
             async for batch in batches:
+                data = b"".join(batch)
+                if transport is None or transport.get_write_buffer_size() + len(data) < UNTIMED:
+                    await out.write(data)  # goes to the socket's buffer: no need for a timer
+                    continue
                 async with asyncio.timeout(WRITE_TIMEOUT):
-                    await out.write(b"".join(batch))
+                    await out.write(data)
             await out.write_eof()
         except TimeoutError:
-            if http.transport is not None:
-                http.transport.abort()
+            if transport is not None:
+                transport.abort()
         except ConnectionError:
             pass  # the client has gone
     return out

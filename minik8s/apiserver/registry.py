@@ -158,7 +158,7 @@ class Registry:
                 resource.prepare(obj, old)
                 strategy.bump_generation(resource, obj, old)
                 # What only subresources may change is no offence against the kind's immutable fields.
-                self._validate(resource, obj, old if subresource in _CHECKED_AGAINST_OLD else None)
+                self._validate(resource, obj, old if subresource in _CHECKED_AGAINST_OLD else obj)
             template = strategy.encode(obj)
             remove = finished(obj)
             if writer.dry_run or (not remove and _same(obj, old)):

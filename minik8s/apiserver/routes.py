@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -13,6 +14,7 @@ from minik8s.api.errors import BadRequest
 
 _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
+REMEMBERED, REMEMBERED_LENGTH = 4096, 200  # clients ask for the same paths again and again
 _TRUE = ("true", "1", "True", "TRUE", "t", "T")
 
 
@@ -36,6 +38,12 @@ def is_true(text: str | None) -> bool:
 
 def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
     """The request that a method and a path (percent-encoded) stand for. BadRequest for a path nobody may write."""
+    watching = "watch" in query and is_true(query["watch"])
+    return (_parse_cached if len(path) <= REMEMBERED_LENGTH else _parse)(method, path, watching)
+
+
+def _parse(method: str, path: str, asked: bool) -> RequestInfo:
+    """`asked`: whether the query asks for a watch."""
     parts = path.strip("/").split("/")
     if "%" in path:
         parts = [unquote(part) for part in parts]
@@ -56,11 +64,14 @@ def parse(method: str, path: str, query: Mapping[str, str]) -> RequestInfo:
         _check(part, path)
     if resource == "namespaces" and not group:
         namespace = name
-    if watching or (verb == "get" and not name and is_true(query.get("watch"))):
+    if watching or (verb == "get" and not name and asked):
         verb = "watch"
     elif not name:
         verb = {"get": "list", "delete": "deletecollection"}.get(verb, verb)
     return RequestInfo(verb, clean, group, version, resource, namespace, name, subresource, "/".join(more))
+
+
+_parse_cached = lru_cache(REMEMBERED)(_parse)
 
 
 def _namespace(rest: list[str]) -> tuple[str, list[str]]:
