@@ -296,3 +296,33 @@ async def test_cut_anywhere_and_resumed_it_ends_right(seed: int, client: Client,
         assert len(running) == 3 * len(pods)
         assert len({(i.pod_uid, i.name) for i in running}) == len(running)
         assert set(await network.known()) == {pod.metadata.uid for pod in pods}
+
+
+async def test_a_new_image_restarts_only_that_container(client: Client, runtime: FakeRuntime):
+    async with node(client, runtime, None, clock=clock) as one:
+        await one.create("img", APP, {**APP, "name": "other"})
+        pod = await one.ready("img")
+        before = await one.seen(pod)
+        kind = "application/strategic-merge-patch+json"
+        patch = {"spec": {"containers": [{"name": "app", "image": "web:2"}]}}
+        await client.patch(Pod, "img", "default", patch, content_type=kind)
+        pod = await one.until("img", lambda pod: restarts(pod, "app") == 1 and is_ready(pod))
+        after = await one.seen(pod)
+        assert after["app"].image == "web:2"
+        assert after["other"].id == before["other"].id
+        assert any("definition changed, will be restarted" in line for line in await one.events("img"))
+
+
+async def test_a_finalizer_holds_the_object_but_not_its_containers(client: Client, runtime: FakeRuntime):
+    async with node(client, runtime, None, clock=clock) as one:
+        await one.create("held", APP, metadata={"finalizers": ["example.com/hold"]})
+        pod = await one.ready("held")
+        await client.delete(Pod, "held", "default")
+        await one.until("held", lambda pod: pod.status.phase in ("Failed", "Succeeded"))
+
+        async def empty() -> bool:
+            return not await runtime.containers(pod.metadata.uid)
+
+        await eventually(empty)
+        await client.patch(Pod, "held", "default", {"metadata": {"finalizers": None}})
+        await one.gone("held")

@@ -273,6 +273,16 @@ def test_a_post_start_hook_holds_the_next_container_back():
     assert world.plan().actions == (StartContainer("b", 0, 0),)
 
 
+def test_ephemeral_containers_start_at_once_and_once_only():
+    world = World(make_pod(init=({"name": "slow"},), ephemeralContainers=[{"name": "dbg", "image": "x"}]))
+    world.settle()
+    assert world.names() == ["POD", "dbg", "slow"]
+    world.exit(world.find("dbg").id, 1)
+    world.settle()
+    assert world.find("dbg").state == "exited"
+    assert world.status["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 1
+
+
 # -- laws
 
 pods = st.builds(
