@@ -45,7 +45,7 @@ from minik8s.runtime.base import EngineUnavailable, Runtime
 from minik8s.runtime.fake import FakeRuntime
 
 Activity = tuple[str, Coroutine[Any, Any, Any]]
-WARM_SANDBOXES = 3  # pause containers kept ready; 0.3 MB each
+
 DNS_LINK = "mk8s-dns"
 log = get_logger("node")
 
@@ -73,7 +73,7 @@ async def _real(
     """The parts of a node on a Docker Engine and this kernel's network."""
     from minik8s.runtime.docker import DockerRuntime
 
-    engine = DockerRuntime(identity.uid, docker_host=config.docker_host, warm=WARM_SANDBOXES)
+    engine = DockerRuntime(identity.uid, docker_host=config.docker_host)
     runtime = await _entered(engine, stack)
     netlink = await stack.enter_async_context(Netlink())
     nftables = await stack.enter_async_context(Nftables())
