@@ -326,10 +326,13 @@ def blow(world: World, kind: str, choice: int) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(pods, blows)
-def test_laws(pod, history):
-    """Whatever happens it settles, planning again then does nothing, and nothing ever runs twice (see `perform`)."""
-    world = World(pod)
+@given(pods, blows, st.booleans())
+def test_laws(pod, history, report):
+    """Whatever happens it settles, planning again then does nothing, and nothing ever runs twice (see `perform`).
+
+    Also when no status ever reaches the API (`report` False).
+    """
+    world = World(pod, report=report)
     for kind, choice, seconds in [("", 0, 0), *history]:
         blow(world, kind, choice)
         world.now += seconds
