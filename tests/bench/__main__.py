@@ -1,0 +1,57 @@
+"""`scripts/bench [--quick] [NAME...] [--json FILE]`: measure, show each result as it comes, then all in one table."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+from tests.bench import api
+from tests.bench.agent import BenchError
+from tests.bench.report import Result, table
+
+GROUPS: tuple[tuple[Sequence[str], Callable[..., AsyncIterator[Result]]], ...] = ((api.NAMES, api.measure),)
+NAMES = [name for names, _ in GROUPS for name in names]
+
+
+async def run(wanted: Sequence[str], *, quick: bool) -> list[Result]:
+    results: list[Result] = []
+    for names, measure in GROUPS:
+        chosen = [name for name in names if name in wanted]
+        if not chosen:
+            continue
+        try:
+            async with aclosing(measure(chosen, quick=quick)) as found:  # type: ignore[type-var]
+                async for result in found:
+                    print(f"{result.name}: {' '.join(result.row()[1:4])}", file=sys.stderr, flush=True)
+                    results.append(result)
+        except BenchError as error:
+            print(f"{', '.join(chosen)}: not measured: {error}", file=sys.stderr)
+    return results
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench", description="Measure minik8s against its goals.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"measures, by default all: {', '.join(NAMES)}")
+    parser.add_argument("--quick", action="store_true", help="less of everything: a look, not a judgement")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    results = asyncio.run(run(options.names or NAMES, quick=options.quick))
+    print(table([result.row() for result in results]))
+    if options.json:
+        machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+        document = {"machine": machine, "quick": options.quick, "results": [result.json() for result in results]}
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
+    return 0 if results else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
