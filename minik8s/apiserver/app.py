@@ -7,6 +7,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -27,6 +28,8 @@ KEEPALIVE = 180.0  # seconds a connection may be idle
 WRITE_TIMEOUT = 60.0  # seconds a client may take to accept what is sent
 UNTIMED = 32 * 1024  # bytes: what fits below the mark at which a transport makes its writers wait
 READ_TIMEOUT = 60.0  # seconds a client may take to send a body
+HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
+FIRST_REQUEST_TIMEOUT = 30.0  # seconds until a new connection must have sent the head of a request
 MAX_CONNECTIONS = 4096
 BACKLOG = 1024
 
@@ -45,7 +48,7 @@ class ApiServer:
     def __init__(self, handler: Handler, *, streams: StreamProxy | None = None) -> None:
         self.handler = handler
         self.streams = streams
-        self._connections = 0
+        self._silent: set[web.RequestHandler] = set()  # connections without a request so far
 
     @asynccontextmanager
     async def listening(
@@ -63,8 +66,11 @@ class ApiServer:
             max_line_size=16 * 1024,
             lingering_time=1.0,
         )
-        listener = await loop.create_server(server, host, port, ssl=context, backlog=BACKLOG)
-        self._server = server
+        accept = partial(self._accept, server)
+        handshake = HANDSHAKE_TIMEOUT if context is not None else None
+        listener = await loop.create_server(
+            accept, host, port, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=handshake
+        )
         try:
             yield listener.sockets[0].getsockname()[:2]
         finally:
@@ -76,8 +82,23 @@ class ApiServer:
         async with self.listening(host, port, context):
             await asyncio.Event().wait()
 
-    @staticmethod
-    def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    def _accept(self, server: web.Server) -> web.RequestHandler:
+        """A new connection. It must say something soon; where there are too many, the oldest ends after its request."""
+        connections = server.connections
+        if len(connections) >= MAX_CONNECTIONS:
+            connections[0].close()
+        protocol = server()
+        self._silent.add(protocol)
+        asyncio.get_running_loop().call_later(FIRST_REQUEST_TIMEOUT, self._expire, protocol)
+        return protocol
+
+    def _expire(self, protocol: web.RequestHandler) -> None:
+        if protocol in self._silent:
+            self._silent.discard(protocol)
+            protocol.force_close()
+
+    def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        self._silent.discard(protocol)
         loop = asyncio.get_running_loop()
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
 
@@ -94,7 +115,7 @@ class ApiServer:
         response = await self.handler.handle(request)
         if response.stream is not None:
             return await _send_stream(http, response)
-        return _plain(response, http)
+        return await _send(_plain(response, http), http)
 
 
 def _is_streamed(info: RequestInfo) -> bool:
@@ -166,6 +187,21 @@ def _plain(response: ApiResponse, http: web.BaseRequest) -> web.Response:
         body = packer.compress(body) + packer.flush()
         headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}
     return web.Response(status=response.code, body=body, headers=headers)
+
+
+async def _send(response: web.Response, http: web.BaseRequest) -> web.Response:
+    """Small answers fit into the socket's buffer; a client that does not fetch a big one is cut off."""
+    if (response.content_length or 0) < UNTIMED:
+        return response
+    try:
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            await response.prepare(http)
+            await response.write_eof()
+            await http.writer.drain()
+    except TimeoutError:
+        if http.transport is not None:
+            http.transport.abort()
+    return response
 
 
 async def _send_stream(http: web.BaseRequest, response: ApiResponse) -> web.StreamResponse:

@@ -30,7 +30,8 @@ WORKLOAD = {
     "metadata": {"name": "x", "labels": {"a": "b"}, "finalizers": ["a.b/c"], "ownerReferences": [
         {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": True}]},
     "spec": {
-        "replicas": 1, "selector": {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "a", "operator": "Exists"}]},
+        "replicas": 1,
+        "selector": {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "a", "operator": "Exists"}]},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%"}},
         "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod("x")["spec"]},
     },
@@ -39,7 +40,8 @@ OBJECTS: dict[str, dict[str, Any]] = {
     PODS: pod("x"),
     CMS: config_map("x", data={"a": "b"}),
     "/api/v1/namespaces/default/services": {
-        "metadata": {"name": "x"}, "spec": {"ports": [{"port": 80, "targetPort": "http"}], "clusterIP": "", "type": "NodePort"},
+        "metadata": {"name": "x"},
+        "spec": {"ports": [{"port": 80, "targetPort": "http"}], "clusterIP": "", "type": "NodePort"},
     },
     "/apis/apps/v1/namespaces/default/deployments": WORKLOAD,
     "/apis/events.k8s.io/v1/namespaces/default/events": {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +18,11 @@ from tls_harness import Authority
 from minik8s.api.errors import AlreadyExists, Forbidden, NotFound, ServiceUnavailable, Unauthorized
 from minik8s.api.kinds.configmap import ConfigMap
 from minik8s.api.kinds.namespace import Namespace
+from minik8s.apiserver import app
 from minik8s.apiserver.app import ApiServer
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import Attributes, Decision, User
+from minik8s.apiserver.handler import Handler
 from minik8s.client.base import Client
 from minik8s.client.http import HttpTransport
 from minik8s.store.watch_cache import WatchCache
@@ -46,7 +50,7 @@ class MastersOnly:
 class Served(NamedTuple):
     url: str
     authority: Authority
-    handler: object
+    handler: Handler
 
     def transport(self, token: str = "admin-token", name: str = "", *organizations: str) -> HttpTransport:
         return HttpTransport(self.url, self.authority.client_context(name, *organizations), token=token)
@@ -162,3 +166,48 @@ async def test_a_watch_ends_when_its_client_goes(served: Served, cache: WatchCac
     async with asyncio.timeout(5):
         while cache._watchers:
             await asyncio.sleep(0.001)
+
+
+async def test_connections_that_say_nothing_are_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "FIRST_REQUEST_TIMEOUT", 0.1)
+    port = int(served.url.rpartition(":")[2])
+    context = ssl.create_default_context(cafile=str(served.authority.ca))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    writer.write(b"GET /version HT")
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+
+
+async def test_a_client_that_does_not_read_is_cut_off(
+    served: Served, cache: WatchCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "WRITE_TIMEOUT", 0.2)
+    async with served.transport() as transport:
+        client = Client(transport)
+        for index in range(40):
+            await client.create(ConfigMap, config_map(f"c{index}", data={"k": "x" * 500_000}), "default")
+    loop = asyncio.get_running_loop()
+    async with ApiServer(served.handler).listening("127.0.0.1", 0) as address:
+        for query in ("", "?watch=true"):
+            with socket.socket() as client_socket:
+                client_socket.setblocking(False)
+                await loop.sock_connect(client_socket, address)
+                head = f"GET {CMS}{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin-token\r\n\r\n"
+                await loop.sock_sendall(client_socket, head.encode())
+                await asyncio.sleep(0.6)  # longer than the server is patient
+                received = 0
+                async with asyncio.timeout(10):
+                    with suppress(ConnectionResetError):
+                        while data := await loop.sock_recv(client_socket, 1 << 20):
+                            received += len(data)
+                assert 0 < received < 20_000_000
+    assert not cache._watchers
+
+
+async def test_many_idle_connections(served: Served) -> None:
+    port = int(served.url.rpartition(":")[2])
+    idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
+    async with served.transport() as transport:
+        await transport.request("GET", "/version")
+    for _, writer in idle:
+        writer.close()
