@@ -7,6 +7,7 @@ in the environment. The help text in a field's metadata is what `minik8s run --h
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 ROLES = ("all", "master", "worker")
 RUNTIMES = ("docker", "fake")
+SETTINGS_FILE = "config.yaml"  # in the data folder: what the agent was last run with
 
 
 class ConfigError(ValueError):
@@ -121,6 +123,17 @@ def settings(config: Config) -> dict[str, Any]:
     """What differs from the defaults, as a settings file has it: `{"listen": …, "nodeName": …}`."""
     values = {f.name: getattr(config, f.name) for f in fields(Config) if getattr(config, f.name) != f.default}
     return {_camel(name): str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def save(config: Config) -> None:
+    """Keep the settings in the data folder, so that the next start resumes with them. JSON is YAML."""
+    path = config.path(SETTINGS_FILE)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    # A join token is used once and is a secret: it is not kept.
+    kept = {key: value for key, value in settings(config).items() if key not in ("dataDir", "token")}
+    temporary.write_text(json.dumps(kept, indent=2) + "\n")
+    temporary.replace(path)
 
 
 def _from_file(file: Path) -> dict[str, Any]:

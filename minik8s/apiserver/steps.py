@@ -21,6 +21,7 @@ from minik8s.store.watch_cache import WatchCache
 IMMORTAL = ("default", "kube-system", "kube-public", "kube-node-lease")
 LEASES = "kube-node-lease"
 MIRROR = "kubernetes.io/config.mirror"
+SIMULATED_BY = "minik8s.io/simulated-by"  # label of a node that exists only in the agent of that name
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a folder
 TOKEN_SECONDS = 3607  # an hour, and the odd seconds by which a kubelet knows that it may renew earlier
 TOLERATED_SECONDS = 300
@@ -31,7 +32,7 @@ def standard_steps(cache: WatchCache, *, rng: random.Random | None = None) -> Se
     head = Head(cache)
     rng = rng or random.Random()
     return (
-        NamespaceLifecycle(head), NodeRestriction(), ServiceAccounts(head, rng), DefaultTolerations(),
+        NamespaceLifecycle(head), NodeRestriction(head), ServiceAccounts(head, rng), DefaultTolerations(),
         Priorities(head), CertificateRequestors(),
     )  # fmt: skip
 
@@ -222,10 +223,22 @@ def node_of(user: User) -> str:
 
 
 class NodeRestriction:
-    """A node writes its own Node, its own Lease, and the pods that are bound to it."""
+    """A node writes its own Node, its own Lease, and the pods that are bound to it.
+
+    An agent that simulates nodes also writes those that bear its name in the label `SIMULATED_BY`, from their birth on.
+    """
 
     resources = frozenset(("nodes", "pods", "leases.coordination.k8s.io"))
     protected = "node-restriction.kubernetes.io/"
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+
+    def _is_own(self, node: str, name: str, new: Json | None = None) -> bool:
+        if name == node:
+            return True
+        found = self._head.get(f"/nodes/{name}") or new or {}
+        return (found.get("metadata", {}).get("labels") or {}).get(SIMULATED_BY) == node
 
     def admit(self, op: Operation) -> None:
         node = node_of(op.user)
@@ -233,11 +246,11 @@ class NodeRestriction:
             return
         match op.resource.name:
             case "nodes":
-                if op.name != node:
+                if not self._is_own(node, op.name, op.obj if op.verb == "create" else None):
                     raise _refuse(op, f'node "{node}" is not allowed to modify node "{op.name}"')
                 self._check_labels(op, node)
             case "leases.coordination.k8s.io":
-                if (op.namespace, op.name) != (LEASES, node):
+                if op.namespace != LEASES or not self._is_own(node, op.name):
                     raise _refuse(op, f'node "{node}" can only write its own lease, {LEASES}/{node}')
             case "pods":
                 self._check_pod(op, node)
@@ -254,5 +267,5 @@ class NodeRestriction:
         if op.verb == "create" and MIRROR not in (pod["metadata"].get("annotations") or {}):
             raise _refuse(op, f'pod does not have "{MIRROR}" annotation, node "{node}" can only create mirror pods')
         bound = pod["spec"].get("nodeName", "")
-        if bound != node:
+        if not self._is_own(node, bound):
             raise _refuse(op, f'node "{node}" can only {op.verb} pods with spec.nodeName set to itself')

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import minik8s
-from minik8s.config import Config, ConfigError, load
+from minik8s.config import SETTINGS_FILE, Config, ConfigError, load
 
 
 def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -39,9 +39,14 @@ def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 def read_config(config_file: Path | None, flags: dict[str, Any]) -> Config:
-    """The settings, or a one-line error and exit code 1."""
+    """The settings, or a one-line error and exit code 1.
+
+    Without a file of its own, a data folder that has been used goes on with the settings it was used with.
+    """
     try:
-        return load(flags, file=config_file)
+        config = load(flags, file=config_file)
+        saved = config.path(SETTINGS_FILE)
+        return load(flags, file=saved) if config_file is None and saved.exists() else config
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
 

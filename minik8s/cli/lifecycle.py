@@ -7,14 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from minik8s.cli.agent import config_options, read_config
-from minik8s.config import Config
+from minik8s.config import Config, save
 
 START_PATIENCE = 60.0  # seconds; no deadline that a slow machine could not meet
 STOP_PATIENCE = 60.0
@@ -47,7 +46,7 @@ def init(config_file: Path | None, no_start: bool, **flags: Any) -> None:
     _check_root(config)
     fresh = not config.path("pki", "ca.crt").exists()
     master_identity(config)
-    process.save_settings(config)
+    save(config)
     if process.has_systemd():
         process.install_unit(config.data_dir)
     click.echo(f"{'prepared' if fresh else 'kept'} {config.data_dir}")
@@ -80,7 +79,7 @@ def join(address: str, config_file: Path | None, **flags: Any) -> None:
     except JoinError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"node {config.name} has joined {config.server}")
-    process.save_settings(replace(config, token=""))  # the certificates are here; the secret is no longer needed
+    save(config)
     if process.has_systemd():
         process.install_unit(config.data_dir)
     _start(config)
@@ -90,14 +89,10 @@ def join(address: str, config_file: Path | None, **flags: Any) -> None:
 @config_options()
 def start(config_file: Path | None, **flags: Any) -> None:
     """Start the agent in the background: a new cluster if the data folder is empty, else the one that is there."""
-    from minik8s.roles import process
 
     config = read_config(config_file, flags)
-    saved = config.path(process.SETTINGS_FILE)
-    if saved.exists() and config_file is None:
-        config = read_config(saved, flags | {"data_dir": str(config.data_dir)})
     _check_root(config)
-    process.save_settings(config)
+    save(config)
     _start(config)
 
 
@@ -125,8 +120,7 @@ def reset(data_dir: Path, dry_run: bool, yes: bool) -> None:
     """
     from minik8s.roles import process
 
-    saved = data_dir / process.SETTINGS_FILE
-    config = read_config(saved if saved.exists() else None, {"data_dir": str(data_dir)})
+    config = read_config(None, {"data_dir": str(data_dir)})
     try:
         asyncio.run(_reset(config, dry_run=dry_run, yes=yes))
     except process.ProcessError as error:
@@ -169,8 +163,7 @@ def status(data_dir: Path, output: str | None) -> None:
     from minik8s.roles import process
     from minik8s.roles.lock import running_pid
 
-    saved = data_dir / process.SETTINGS_FILE
-    config = read_config(saved if saved.exists() else None, {"data_dir": str(data_dir)})
+    config = read_config(None, {"data_dir": str(data_dir)})
     pid = running_pid(data_dir)
     ready = pid is not None and process.is_ready(config)
     facts: dict[str, Any] = {"dataDir": str(data_dir), "role": config.role, "pid": pid, "ready": ready}

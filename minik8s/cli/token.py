@@ -41,8 +41,7 @@ def create(ttl: str, description: str, print_join_command: bool, data_dir: Path)
         return
     from minik8s.cli.agent import read_config
 
-    saved = data_dir / "config.yaml"
-    config = read_config(saved if saved.exists() else None, {"data_dir": str(data_dir)})
+    config = read_config(None, {"data_dir": str(data_dir)})
     _, port = config.listen_address
     click.echo(f"minik8s join {config.advertised}:{port} --token {made}")
 
@@ -129,8 +128,7 @@ async def _client(data_dir: Path) -> AsyncIterator[Client]:
         raise click.ClickException(
             f"{data_dir} is not a master's data folder; run this on the master, or give --data-dir"
         )
-    saved = data_dir / "config.yaml"
-    config = read_config(saved if saved.exists() else None, {"data_dir": str(data_dir)})
+    config = read_config(None, {"data_dir": str(data_dir)})
     context = client_context(pki / "ca.crt", (pki / "admin.crt", pki / "admin.key"))
     async with HttpTransport(config.server, context) as transport:
         yield Client(transport)

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 from minik8s import log as logging
 from minik8s.aio import supervise
-from minik8s.config import Config
+from minik8s.config import Config, save
 from minik8s.net.base import NetworkError
 from minik8s.roles.identity import NodeIdentity, local_node_identity, master_identity
 from minik8s.roles.lock import AlreadyRunning, agent_lock
@@ -38,6 +38,7 @@ def run_agent(config: Config) -> None:
         runner = asyncio.Runner()
     try:
         with runner, agent_lock(config.data_dir):
+            save(config)
             runner.run(_until_signalled(config))
     except EXPECTED as error:
         raise AgentError(str(error)) from error

@@ -19,6 +19,7 @@ from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.service import Service
 from minik8s.api.meta import is_true
 from minik8s.apiserver.auth import AUTHENTICATED, NODE_PREFIX, NODES, User
+from minik8s.apiserver.steps import SIMULATED_BY
 from minik8s.client.base import Client
 from minik8s.client.http import HttpTransport
 from minik8s.client.informer import Informers
@@ -126,6 +127,7 @@ def simulated_nodes(config: Config, client: Client, informers: Informers) -> lis
             kubelet_port=config.kubelet_port,
             lease_seconds=config.node_lease_interval,
             workers=1,
+            labels={SIMULATED_BY: config.name} if name != config.name else {},
         )
         runtime: Runtime = FakeRuntime()
         network: PodNetwork = FakePodNetwork(f"10.{128 + number // 256 % 64}.{number % 256}.0/24")

@@ -12,12 +12,9 @@ from collections.abc import Callable
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
-import msgspec
-
-from minik8s.config import Config, settings
+from minik8s.config import Config
 from minik8s.roles.lock import running_pid
 
-SETTINGS_FILE = "config.yaml"
 LOG_FILE = "agent.log"
 UNIT_FILE = Path("/etc/systemd/system/minik8s.service")
 POLL = 0.05  # seconds between looks at a process that is starting or stopping
@@ -45,29 +42,9 @@ class ProcessError(Exception):
     """The agent could not be started or stopped; the message says why and what to do."""
 
 
-def save_settings(config: Config) -> Path:
-    """Write what differs from the defaults to DATA/config.yaml, from which `start` resumes. JSON is YAML."""
-    path = config.path(SETTINGS_FILE)
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(settings(config)), indent=2) + b"\n")
-    temporary.chmod(0o600)  # a worker's join token may be in it
-    temporary.replace(path)
-    return path
-
-
 def command(data_dir: Path) -> list[str]:
     """The command line that runs the agent of a data folder."""
-    return [
-        sys.executable,
-        "-m",
-        "minik8s",
-        "run",
-        "--config",
-        str(data_dir / SETTINGS_FILE),
-        "--data-dir",
-        str(data_dir),
-    ]
+    return [sys.executable, "-m", "minik8s", "run", "--data-dir", str(data_dir)]
 
 
 def has_systemd() -> bool:
