@@ -207,14 +207,16 @@ class CertificateRequestors:
             return
         spec = op.obj["spec"]
         for field in self.fields:
+            # Looked up first: an update of the status alone shares its spec with the old object.
+            known = op.old["spec"].get(field) if op.old is not None else None
             spec.pop(field, None)
-            if op.old is not None and field in op.old["spec"]:
-                spec[field] = op.old["spec"][field]
+            if known is not None:
+                spec[field] = known
         if op.old is None:
             user = op.user
             extra = {key: list(values) for key, values in user.extra.items()}
-            known = {"username": user.name, "uid": user.uid, "groups": list(user.groups), "extra": extra}
-            spec |= {key: value for key, value in known.items() if value}
+            asking = {"username": user.name, "uid": user.uid, "groups": list(user.groups), "extra": extra}
+            spec |= {key: value for key, value in asking.items() if value}
 
 
 def node_of(user: User) -> str:

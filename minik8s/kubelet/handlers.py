@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from minik8s import KUBERNETES_VERSION
 from minik8s.api.kinds.pod import (
     Container,
     ExecAction,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 BODY_LIMIT = 10 * 1024  # bytes of an HTTP answer that are read
 WORDS_LIMIT = 500  # characters of output that an event repeats
-USER_AGENT = "kube-probe/1.30"
+USER_AGENT = f"kube-probe/{KUBERNETES_VERSION.removeprefix('v').rpartition('.')[0]}"
 
 
 class HandlerFailed(Exception):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minik8s import KUBERNETES_VERSION
 from minik8s.api.meta import Condition
 from minik8s.clock import rfc3339
 from minik8s.kubelet.kit import Settings
@@ -16,7 +17,7 @@ from minik8s.runtime.base import EngineInfo, ImageInfo
 
 Json = dict[str, Any]
 MAX_IMAGES = 50  # kubelet's --node-status-max-images
-KUBELET_VERSION = "v1.30.0"  # the Kubernetes release whose kubelet this one behaves like
+KUBELET_VERSION = KUBERNETES_VERSION  # the release whose kubelet this one behaves like
 
 
 class Facts(NamedTuple):
