@@ -7,6 +7,7 @@ needs the bare connection, with backpressure both ways: asyncio's own streams on
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -67,11 +68,22 @@ def wants_upgrade(request: web.BaseRequest) -> bool:
     return "upgrade" in request.headers.get("connection", "").lower() and "upgrade" in request.headers
 
 
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy until the end, no faster than the receiver takes it."""
-    while data := await reader.read(CHUNK):
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, length: int | None = None) -> None:
+    """Copy until the end, or `length` bytes, no faster than the receiver takes it."""
+    left = CHUNK if length is None else length
+    while left and (data := await reader.read(min(left, CHUNK))):
         writer.write(data)
         await writer.drain()
+        left -= 0 if length is None else len(data)
+
+
+def cause(error: OSError) -> str:
+    """Why a connection could not be made, in the system's few words; asyncio's own name the call."""
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno).lower()
+    return (error.strerror or str(error)).lower()
 
 
 async def first_of(*activities: Coroutine[Any, Any, T]) -> T | None:

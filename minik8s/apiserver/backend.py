@@ -8,6 +8,7 @@ take for ours, with our rights.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from minik8s.api.errors import ServiceUnavailable
-from minik8s.takeover import CHUNK, Taken, first_of, pump, taken_over, wants_upgrade
+from minik8s.takeover import CHUNK, Taken, cause, first_of, pump, taken_over, wants_upgrade
 
 CONNECT_SECONDS = 10.0  # for a backend to accept a connection
 ANSWER_SECONDS = 60.0  # for a backend to begin its answer
@@ -56,11 +57,10 @@ async def hand_over(request: web.BaseRequest, backend: Backend, target: str) -> 
             raise _unreachable(backend, f"it took the request and did not answer ({_words(error)})") from None
         async with taken_over(request) as (from_client, to_client):
             to_client.write(head)
-            answers = pump(reader, to_client)
             if upgrade and head[:13].endswith(b" 101 "):
-                await first_of(answers, pump(from_client, writer))
+                await first_of(pump(reader, to_client), pump(from_client, writer))
             else:
-                await first_of(answers)
+                await first_of(pump(reader, to_client, length=_length(request.method, head)))
     return Taken()
 
 
@@ -89,6 +89,14 @@ def _head(request: web.BaseRequest, backend: Backend, target: str, length: int) 
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
 
 
+def _length(method: str, head: bytes) -> int | None:
+    """How long the answer's body is; None: until the backend closes, as it was asked to."""
+    said = re.search(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", head, re.IGNORECASE)
+    if method == "HEAD":
+        return 0
+    return int(said[1]) if said else None
+
+
 def _passed_on(headers: Iterable[tuple[str, str]], *, skip: str) -> list[str]:
     return [f"{name}: {value}" for name, value in headers if name.lower() not in _OURS and name.lower() != skip]
 
@@ -98,10 +106,10 @@ def _unreachable(backend: Backend, why: str) -> ServiceUnavailable:
 
 
 def _words(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "it took too long"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not good: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error) or "the connection was closed"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    if isinstance(error, OSError):
+        return cause(error)
+    return "the connection was closed"

@@ -22,6 +22,7 @@ from minik8s.api.errors import (
     ServiceUnavailable,
     StatusError,
     Unauthorized,
+    from_status,
 )
 from minik8s.clock import Clock, system_clock
 from minik8s.kubelet.lookup import PodLookup, Pods
@@ -234,10 +235,16 @@ def _shown(page: Page) -> Handler:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors as a Status, after which the connection is closed: nobody should go on after a refused upgrade."""
     try:
         return await handler(request)
     except StatusError as error:
-        return web.json_response(error.to_status(), status=error.code)
+        status = error
+    except web.HTTPException as error:
+        status = from_status({"message": error.text}, code=error.status)
+    response = web.json_response(status.to_status(), status=status.code)
+    response.force_close()
+    return response
 
 
 @web.middleware

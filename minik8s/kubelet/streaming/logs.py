@@ -92,7 +92,7 @@ async def send_batched(pieces: AsyncIterator[bytes], write: Callable[[bytes], Aw
             some.set()
 
     async with background(gather()):
-        while True:
+        while gathered or not ended:
             await some.wait()
             some.clear()
             data = bytes(gathered)
@@ -100,5 +100,3 @@ async def send_batched(pieces: AsyncIterator[bytes], write: Callable[[bytes], Aw
             room.set()
             if data:
                 await write(data)
-            elif ended:
-                return

@@ -16,7 +16,7 @@ from minik8s.api.errors import BadRequest, StatusError
 from minik8s.kubelet.streaming.multiplex import Inbox, SpdyConnection, SpdyStream
 from minik8s.kubelet.streaming.websocket import Frames, ping_forever
 from minik8s.runtime.base import PortStream, RuntimeFailure
-from minik8s.takeover import first_of
+from minik8s.takeover import cause, first_of
 
 PROTOCOL = "portforward.k8s.io"
 TUNNELS = ("SPDY/3.1+portforward.k8s.io", "v2.portforward.k8s.io")  # the first is what kubectl says
@@ -55,7 +55,7 @@ async def forward(data: End, error: End, port: int, dial: Dial, pod: str) -> Non
 
 def _words(failure: Exception, port: int) -> str:
     if isinstance(failure, OSError):
-        return f"connect to localhost:{port} in the pod: {(failure.strerror or str(failure)).lower()}"
+        return f"connect to localhost:{port} in the pod: {cause(failure)}"
     return str(failure)
 
 
