@@ -121,8 +121,8 @@ def outcome(pod: Pod, sight: PodView, now: float, memory: PodMemory) -> Outcome 
     """How the pod ends, if that is decided; once it is, it stays so."""
     if pod.status.phase in ("Succeeded", "Failed"):
         return Outcome(pod.status.phase, pod.status.reason, pod.status.message)  # type: ignore[arg-type]
-    if memory.evicted is not None:
-        return memory.evicted
+    if memory.ended is not None:
+        return memory.ended
     deadline = active_deadline(pod, memory)
     if deadline is not None and now >= deadline:
         message = "Pod was active on the node longer than the specified deadline"
@@ -170,8 +170,9 @@ def _wind_down(pod: Pod, sight: PodView, seen: Sequence[ContainerInfo], now: flo
     if stops:
         return Plan(tuple(stops), abandon=True)
     sandboxes = [info for info in (sight.sandbox, *sight.old_sandboxes) if info is not None]
-    if sandboxes:
-        return Plan(tuple(RemoveContainer(info.id) for info in sandboxes), abandon=True)
+    leftovers = [*sandboxes, *sight.strays, *(info for record in sight.records for info in record.surplus)]
+    if leftovers:
+        return Plan(tuple(RemoveContainer(info.id) for info in leftovers), abandon=True)
     return Plan(() if memory.released or memory.busy else (Release(),), abandon=True)
 
 

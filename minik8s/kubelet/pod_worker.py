@@ -84,9 +84,9 @@ class PodWorker:
         pod = self._pod_as_told()
         sight = view(pod, seen)
         await self._read_messages(sight)
-        if not self.memory.stopping_since and (
-            pod.deleting or self.memory.gone or outcome(pod, sight, now, self.memory) is not None
-        ):
+        self.memory.ended = outcome(pod, sight, now, self.memory)
+        over = pod.deleting or self.memory.gone or self.memory.ended is not None
+        if over and not self.memory.stopping_since:
             self.memory.stopping_since = now
         plan = plan_pod(pod, seen, now, self.memory)
         await self._carry_out(plan)

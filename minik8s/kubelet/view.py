@@ -68,7 +68,7 @@ class PodMemory:
     start_time: float = 0  # when this kubelet first saw the pod
     gone: bool = False  # the API has forgotten the pod
     released: bool = False  # network and volumes of an ended pod are given back
-    evicted: Outcome | None = None
+    ended: Outcome | None = None  # the pod's end, once it was decided: what decided it may be gone by the next look
 
 
 class Record(NamedTuple):

@@ -18,10 +18,11 @@ from minik8s.kubelet.plan import (
     RemoveContainer,
     StartContainer,
     StopContainer,
+    outcome,
     plan_pod,
 )
 from minik8s.kubelet.status import pod_status
-from minik8s.kubelet.view import LABEL_CRASHES, LABEL_SANDBOX, PodMemory
+from minik8s.kubelet.view import LABEL_CRASHES, LABEL_SANDBOX, PodMemory, view
 from minik8s.runtime.base import ContainerInfo
 
 NOW = 1_700_000_000.0
@@ -71,6 +72,7 @@ class World:
         return plan_pod(self.pod, self.seen, self.now, self.memory)
 
     def step(self) -> Plan:
+        self.memory.ended = outcome(self.pod, view(self.pod, self.seen), self.now, self.memory)
         plan = self.plan()
         assert len({action.key for action in plan.actions}) == len(plan.actions), "one action per thing"
         for action in plan.actions:

@@ -158,7 +158,7 @@ async def test_a_container_that_ignores_sigterm_is_killed_after_its_grace(one: N
     await one.ready("deaf")
     clock = stopwatch()
     await one.delete("deaf")
-    assert 0.9 < clock() < 4
+    assert 0.9 < clock() < 20  # its grace is 1 s; other work on the machine may slow the engine
 
 
 async def test_a_longer_grace_is_cut_short_by_a_second_delete(one: Node):
@@ -169,7 +169,7 @@ async def test_a_longer_grace_is_cut_short_by_a_second_delete(one: Node):
     await one.until("slow", lambda pod: pod.deleting)
     await asyncio.sleep(0.5)  # into the grace period
     await one.delete("slow", grace=1)
-    assert clock() < 6
+    assert clock() < 30  # of 60
 
 
 async def test_hooks(one: Node, tmp_path: Path):
@@ -278,7 +278,7 @@ async def test_a_container_removed_behind_its_back_is_made_again(one: Node):
     clock = stopwatch()
     await docker("rm", "-f", info.id)
     pod = await one.until("back", lambda pod: restarts(pod, "app") == 1 and pod.status.containerStatuses[0].ready)
-    assert clock() < 5
+    assert clock() < 20
     assert (await one.seen(pod))["app"].id != info.id
 
 

@@ -314,7 +314,7 @@ def blow(world: World, kind: str, choice: int) -> None:
     elif kind == "stray":
         world.add(["a", "i", "other"][choice % 3], -1 - choice)
     elif kind == "forget":  # the agent is restarted
-        fresh = dataclasses.replace(world.memory, wired="", attempts={}, stopping_since=0, released=False)
+        fresh = dataclasses.replace(world.memory, wired="", attempts={}, stopping_since=0, released=False, ended=None)
         world.memory = fresh
     elif kind == "reboot":
         for info in world.seen:
