@@ -12,11 +12,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from tests.bench import api
+from tests.bench import api, fleet, node
 from tests.bench.agent import BenchError
 from tests.bench.report import Result, table
 
-GROUPS: tuple[tuple[Sequence[str], Callable[..., AsyncIterator[Result]]], ...] = ((api.NAMES, api.measure),)
+GROUPS: tuple[tuple[Sequence[str], Callable[..., AsyncIterator[Result]]], ...] = (
+    (api.NAMES, api.measure),
+    (node.NAMES, node.measure),
+    (fleet.NAMES, fleet.measure),
+)
 NAMES = [name for names, _ in GROUPS for name in names]
 
 

@@ -25,6 +25,7 @@ from minik8s.api.kinds.serviceaccount import ServiceAccount
 from minik8s.client.base import Client
 from minik8s.client.http import HttpTransport
 
+ROOT = Path(__file__).parents[2]
 START_PATIENCE = 60.0  # seconds
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -84,10 +85,13 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def agent(*options: str, folder: Path | None = None, master: bool = True) -> AsyncIterator[Agent]:
-    """Start `minik8s run OPTIONS`, give it a moment until /readyz, and stop it at the end, with all that it made.
+async def agent(
+    *options: str, folder: Path | None = None, master: bool = True, host: bool = False
+) -> AsyncIterator[Agent]:
+    """Start `minik8s run OPTIONS`, wait for /readyz, and stop it at the end.
 
-    A folder that is given is kept. A worker (`master` False) is not waited for.
+    A folder that is given is kept. A worker (`master` False) is not waited for. `host`: it makes containers and links,
+    which are removed at the end.
     """
     with tempfile.TemporaryDirectory(prefix="minik8s-bench-") as temporary:
         data = folder or Path(temporary)
@@ -108,8 +112,8 @@ async def agent(*options: str, folder: Path | None = None, master: bool = True) 
             yield running
         finally:
             await stop(running)
-            if folder is None and "docker" in options:
-                reset(data)
+            if host:
+                await asyncio.to_thread(reset, data)
 
 
 async def ready(running: Agent) -> float:
