@@ -7,11 +7,11 @@ is an error that names it. One table, `_DIALECTS`, lists all conversions.
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any, NamedTuple
+
+import msgspec
 
 from minik8s.api.errors import BadRequest, Cause, Invalid, forbidden, invalid, required
 from minik8s.api.quantity import parse_quantity
@@ -40,16 +40,12 @@ def convert(document: Json) -> Conversion:
     dialect = _DIALECTS.get(kind) if isinstance(kind, str) else None
     if dialect is None:
         return Conversion([document], [])
-    before = _plain(document)
-    objects = dialect(copy.deepcopy(document))
-    if len(objects) == 1 and _plain(objects[0]) == before:
+    before = msgspec.json.encode(document)
+    objects = dialect(msgspec.json.decode(before))
+    if len(objects) == 1 and msgspec.json.encode(objects[0]) == before:
         return Conversion([document], [])
-    native = "; ".join(json.dumps(o, separators=(",", ":")) for o in objects)
+    native = "; ".join(msgspec.json.encode(o).decode() for o in objects)
     return Conversion(objects, [f"this {kind} is written in an older dialect; its native form is {native}"])
-
-
-def _plain(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
 
 
 # -- Node

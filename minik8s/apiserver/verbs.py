@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from minik8s.api import dialects
 from minik8s.api.errors import BadRequest, Gone, StatusError, UnsupportedMediaType
 from minik8s.api.patch import json_patch, merge_patch, strategic_merge
 from minik8s.api.resource import Json
@@ -192,7 +193,14 @@ class Verbs:
     def _read(call: Call) -> body.Reading:
         mode = body.validation(call.query.get("fieldValidation", ""))
         obj = body.from_request(call.request)
-        return body.read(call.served, obj, mode, call.request.body)
+        native = dialects.convert(obj)
+        if not native.changed:
+            return body.read(call.served, obj, mode, call.request.body)
+        if len(native.objects) > 1:
+            raise BadRequest(f"this {obj['kind']} makes several objects: apply it with 'minik8s apply -f'")
+        served = Served(call.served.resource)
+        reading = body.read(served, native.objects[0], mode)
+        return body.Reading(call.served.show(reading.obj), [*native.warnings, *reading.warnings])
 
     def _answer(self, served: Served, form: Form, outcome: Outcome, code: int, warnings: Sequence[str]) -> ApiResponse:
         headers = {"warning": ", ".join(warning_header(text) for text in warnings)} if warnings else {}
