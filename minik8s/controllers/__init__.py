@@ -13,6 +13,7 @@ from minik8s.controllers.daemonset import DaemonSetController
 from minik8s.controllers.deployment import DeploymentController
 from minik8s.controllers.endpoints import EndpointsController
 from minik8s.controllers.endpointslice import EndpointSliceController
+from minik8s.controllers.endpointslice_mirroring import EndpointSliceMirroringController
 from minik8s.controllers.event_ttl import EventTTLController
 from minik8s.controllers.garbage_collector import GarbageCollector
 from minik8s.controllers.job import JobController
@@ -23,7 +24,7 @@ from minik8s.controllers.pod_gc import PodGCController
 from minik8s.controllers.replicaset import ReplicaSetController
 from minik8s.controllers.service_lb import ServiceLBController
 from minik8s.controllers.serviceaccount import RootCAController, ServiceAccountController
-from minik8s.controllers.settings import Settings
+from minik8s.controllers.settings import DEFAULTS, Settings
 from minik8s.controllers.taint_eviction import TaintEvictionController
 
 CONTROLLERS: tuple[type[Controller], ...] = (
@@ -32,6 +33,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     DaemonSetController,
     JobController,
     EndpointSliceController,
+    EndpointSliceMirroringController,
     EndpointsController,
     ServiceAccountController,
     RootCAController,
@@ -51,7 +53,7 @@ def build(
     informers: Informers,
     recorder_factory: Callable[[str], Recorder],
     clock: Clock = system_clock,
-    settings: Settings = Settings(),  # noqa: B008 - frozen
+    settings: Settings = DEFAULTS,
 ) -> list[Controller]:
     """All controllers, to be run side by side with `informers.run()` and the recorders' `run()`.
 
@@ -69,6 +71,7 @@ def build(
         daemons,
         jobs,
         EndpointSliceController(client, informers),
+        EndpointSliceMirroringController(client, informers),
         EndpointsController(client, informers),
         ServiceAccountController(client, informers),
         *([RootCAController(client, informers, settings.ca)] if settings.ca else []),

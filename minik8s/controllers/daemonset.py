@@ -69,6 +69,8 @@ class DaemonSetController(Controller):
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         """Only what `fit` looks at matters: heartbeats come all the time."""
+        if old is not None and new is not None and (old.spec, old.metadata.labels) == (new.spec, new.metadata.labels):
+            return
         for daemons in self._sets.list():
             spec = daemons.spec.template.spec
             if (old and fit(spec, old)) != (new and fit(spec, new)):

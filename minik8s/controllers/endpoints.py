@@ -58,7 +58,7 @@ class EndpointsController(PodFollower):
     def _endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
         each = new or old
         if each is not None and each.metadata.labels.get(MANAGED_BY) == MANAGER:
-            self.queue.add(each.key)
+            self.queue.add_after(each.key, self.patience(each.metadata.namespace))
 
     async def reconcile(self, key: str) -> float | None:
         service, known = self._services.by_key(key), self._endpoints.by_key(key)

@@ -14,6 +14,7 @@ from minik8s.api.meta import Json
 from minik8s.client.base import Client
 from minik8s.client.controller import Controller
 from minik8s.client.informer import Informer, Informers
+from minik8s.controllers.crowd import patience
 from minik8s.controllers.endpoint_render import facts, families, is_managed, labels, render, selects_pod
 from minik8s.controllers.ownership import owner_reference
 from minik8s.controllers.slice_plan import plan
@@ -36,16 +37,22 @@ class PodFollower(Controller):
         if old is not None and new is not None and facts(old) == facts(new):
             return
         known = [pod for pod in (old, new) if pod is not None]
-        for service in self._services.list(known[0].metadata.namespace):
+        namespace = known[0].metadata.namespace
+        wait = self.patience(namespace)
+        for service in self._services.list(namespace):
             if is_managed(service) and any(selects_pod(service, pod) for pod in known):
-                self.queue.add(service.key)
+                self.queue.add_after(service.key, wait)
+
+    def patience(self, namespace: str) -> float:
+        """Seconds to wait for more: a look goes through all pods of the namespace."""
+        return patience(len(self._pods.list(namespace)))
 
 
 def index_by_service(slices: Informer[EndpointSlice]) -> None:
-    slices.add_index(BY_SERVICE, _service_of)
+    slices.add_index(BY_SERVICE, service_of)
 
 
-def _service_of(each: EndpointSlice) -> tuple[str, ...]:
+def service_of(each: EndpointSlice) -> tuple[str, ...]:
     name = each.metadata.labels.get(SERVICE_NAME_LABEL)
     return (f"{each.metadata.namespace}/{name}",) if name else ()
 
@@ -64,8 +71,8 @@ class EndpointSliceController(PodFollower):
         """Others' meddling is repaired; one's own writes come back too, and cost one look that finds nothing to do."""
         each = new or old
         if each is not None and each.metadata.labels.get(MANAGED_BY_LABEL) == MANAGER:
-            for key in _service_of(each):
-                self.queue.add(key)
+            for key in service_of(each):
+                self.queue.add_after(key, self.patience(each.metadata.namespace))
 
     async def reconcile(self, key: str) -> float | None:
         service = self._services.by_key(key)

@@ -15,7 +15,7 @@ from minik8s.api.kinds.job import Job, JobStatus, UncountedTerminatedPods
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.labels import selects
 from minik8s.api.meta import Condition, Object, is_true
-from minik8s.client.base import Client
+from minik8s.client.base import STRATEGIC_MERGE_PATCH, Client
 from minik8s.client.controller import Controller
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
@@ -276,12 +276,12 @@ class JobController(Controller):
 
     async def _drop_finalizer(self, pod: Pod) -> str:
         meta = pod.metadata
-        left = [each for each in meta.finalizers if each != TRACKING]
-        patch = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resourceVersion, "finalizers": left}}
+        patch = {"metadata": {"uid": meta.uid, "$deleteFromPrimitiveList/finalizers": [TRACKING]}}
         try:
-            return (await self.client.patch(Pod, meta.name, meta.namespace, patch)).metadata.resourceVersion
-        except NotFound:
-            return ""
+            done = await self.client.patch(Pod, meta.name, meta.namespace, patch, content_type=STRATEGIC_MERGE_PATCH)
+        except (NotFound, Conflict):
+            return ""  # gone, or another pod by now
+        return done.metadata.resourceVersion
 
     async def _expire(self, job: Job) -> float | None:
         left = expires_in(job, self._clock())

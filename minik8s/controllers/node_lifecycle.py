@@ -59,12 +59,14 @@ class NodeLifecycleController(Controller):
         if new is None:
             name = (old or Node()).metadata.name
             self._signs.pop(name, None)
-            self._states.pop(name, None)
         else:
             name = new.metadata.name
             self._observe(name)
-            self._states[name] = readiness(new)
-        self._judge_all()
+        before, after = self._states.pop(name, None), readiness(new) if new is not None else None
+        if after is not None:
+            self._states[name] = after
+        if before != after:
+            self._judge_all()
         self.queue.add(name)
 
     def _judge_all(self) -> None:

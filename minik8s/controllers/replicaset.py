@@ -16,7 +16,8 @@ from minik8s.client.controller import Controller
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock
-from minik8s.controllers.ownership import claim, index_by_controller, owned, owner_reference
+from minik8s.controllers.crowd import patience
+from minik8s.controllers.ownership import BY_CONTROLLER, claim, index_by_controller, owned, owner_reference
 from minik8s.controllers.pod_control import BURST, PodControl, namespace_is_ending
 from minik8s.controllers.replicas import active, first_to_go, next_available, status_of
 from minik8s.controllers.status import difference, only_status_changed
@@ -54,7 +55,8 @@ class ReplicaSetController(Controller):
         for pod in (old, new):
             reference = pod.controller if pod is not None else None
             if pod is not None and reference is not None and reference.kind == self._resource.kind:
-                self.queue.add(f"{pod.metadata.namespace}/{reference.name}")
+                wait = patience(len(self._pods.by_index(BY_CONTROLLER, reference.uid)))
+                self.queue.add_after(f"{pod.metadata.namespace}/{reference.name}", wait)
         if new is not None and new.controller is None and not new.deleting:
             for owner in self._sets.list(new.metadata.namespace):
                 if selects(self.selector(owner), new.metadata.labels):

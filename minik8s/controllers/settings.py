@@ -13,3 +13,6 @@ class Settings:
     node_monitor_grace: float = 20.0  # seconds; Kubernetes has 50: leases are renewed often enough here for less
     terminated_pod_threshold: int = 12500
     event_ttl: float = 3600.0
+
+
+DEFAULTS = Settings()

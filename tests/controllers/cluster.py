@@ -30,6 +30,7 @@ from minik8s.store.memory import MemoryStore
 from minik8s.store.watch_cache import WatchCache
 
 PATIENCE = 5.0  # seconds that a test waits for what must come
+DEFAULTS = Settings()
 Json = dict[str, Any]
 
 
@@ -155,7 +156,7 @@ class Cluster:
 
 @asynccontextmanager
 async def control_plane(
-    *, clock: Clock = system_clock, settings: Settings = Settings(), nodes: Sequence[str] = ("n1",)
+    *, clock: Clock = system_clock, settings: Settings = DEFAULTS, nodes: Sequence[str] = ("n1",)
 ) -> AsyncIterator[Cluster]:
     async with MemoryStore() as store, WatchCache(store) as cache:
         handler = build_handler(cache, authenticator=None, authorizer=AllowAll(), clock=clock)

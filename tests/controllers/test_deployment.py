@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from minik8s.api.kinds.daemonset import DaemonSet
 from minik8s.api.kinds.deployment import Deployment
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.replicaset import ReplicaSet
+from minik8s.api.kinds.service import Service
 from minik8s.api.meta import condition
 from minik8s.controllers.pod_facts import is_active, is_ready
 from minik8s.controllers.rollout import REVISION
+from minik8s.controllers.settings import Settings
 
-from .cluster import Cluster, image_of, workload
+from .cluster import Cluster, control_plane, image_of, workload
+from .objects import NOW
 
-IMAGE = "/spec/template/spec/containers/0/image"
+PATIENT = Settings(node_monitor_grace=1e9)  # nobody renews leases here
 
 
 def done(cluster: Cluster, name: str = "web") -> Deployment | None:
@@ -155,3 +163,50 @@ async def test_a_field_that_the_structs_do_not_know_rolls_out_too(cluster: Clust
     await cluster.until(lambda: len(cluster.all(ReplicaSet)) == 2 and done(cluster))
     raw = await cluster.client.raw(Pod, cluster.all(Pod)[0].metadata.name, "default")
     assert raw["spec"]["runtimeClassName"] == "other"
+
+
+@pytest.mark.looptime
+async def test_a_stuck_rollout_is_called_so_at_its_deadline():
+    loop = asyncio.get_running_loop()
+    async with control_plane(clock=lambda: NOW + loop.time()) as cluster:
+        cluster.kubelet.behave = lambda pod: None  # never becomes ready
+        await cluster.client.create(Deployment, workload(replicas=2, progressDeadlineSeconds=60))
+
+        def stuck() -> Deployment | None:
+            found = cluster.get(Deployment, "web")
+            progress = condition(found.status.conditions, "Progressing") if found else None
+            return found if progress and progress.status == "False" else None
+
+        found = await cluster.until_virtual(stuck, 200)
+        progress = condition(found.status.conditions, "Progressing")
+        assert progress.reason == "ProgressDeadlineExceeded"
+        assert progress.message == f'ReplicaSet "{cluster.all(ReplicaSet)[0].metadata.name}" has timed out progressing.'
+        assert 58 <= loop.time() <= 64
+        assert condition(found.status.conditions, "Available").reason == "MinimumReplicasUnavailable"
+
+
+@pytest.mark.looptime
+async def test_pods_are_available_after_min_ready_seconds():
+    loop = asyncio.get_running_loop()
+    async with control_plane(clock=lambda: NOW + loop.time(), settings=PATIENT) as cluster:
+        await cluster.client.create(Deployment, workload(replicas=3, minReadySeconds=30))
+        await cluster.until_virtual(lambda: (d := cluster.get(Deployment, "web")) and d.status.readyReplicas == 3, 5)
+        assert cluster.get(Deployment, "web").status.availableReplicas == 0
+        await cluster.until_virtual(lambda: done(cluster), 60)
+        assert 29 <= loop.time() <= 32
+
+
+@pytest.mark.looptime
+async def test_nothing_is_written_when_nothing_changes():
+    """Ten minutes with a Deployment, a DaemonSet and a Service at rest: the store's revision stands still."""
+    loop = asyncio.get_running_loop()
+    async with control_plane(clock=lambda: NOW + loop.time(), settings=PATIENT) as cluster:
+        await cluster.client.create(Deployment, workload(replicas=5))
+        await cluster.client.create(DaemonSet, workload("agent"))
+        body = {"selector": {"app": "web"}, "ports": [{"port": 80}]}
+        await cluster.client.create(Service, {"metadata": {"name": "web", "namespace": "default"}, "spec": body})
+        await cluster.until_virtual(lambda: done(cluster), 30)
+        await asyncio.sleep(30)
+        before = (await cluster.client.list(Pod)).metadata.resourceVersion
+        await asyncio.sleep(600)
+        assert (await cluster.client.list(Pod)).metadata.resourceVersion == before

@@ -192,7 +192,7 @@ async def test_pods_of_a_deleted_node_are_ended_and_made_anew(cluster: Cluster):
 
 async def test_finished_pods_beyond_the_threshold_go_oldest_first():
     async with control_plane(settings=Settings(terminated_pod_threshold=2)) as cluster:
-        cluster.kubelet.behave = lambda pod: cluster.kubelet.ended(pod) if not pod.status.phase == "Succeeded" else None
+        cluster.kubelet.behave = lambda pod: cluster.kubelet.ended(pod) if pod.status.phase != "Succeeded" else None
         spec = {"containers": [{"name": "c", "image": "x"}], "restartPolicy": "Never"}
         await cluster.until(lambda: cluster.get(ServiceAccount, "default"))
         for number in range(5):

@@ -19,7 +19,7 @@ from minik8s.controllers.endpoint_render import ports, render
 from minik8s.controllers.endpoints import subsets
 from minik8s.controllers.slice_plan import plan
 
-from .cluster import Cluster, exists, workload
+from .cluster import Cluster, workload
 from .objects import pod, service
 
 WEB = {"app": "web"}
@@ -178,7 +178,7 @@ async def test_deleting_the_service_takes_both_along(cluster: Cluster):
     await cluster.until(lambda: not cluster.all(EndpointSlice) and not cluster.get(Endpoints, "web"))
 
 
-async def test_services_without_selector_are_left_to_their_maker(cluster: Cluster):
+async def test_services_without_selector_show_what_their_maker_wrote(cluster: Cluster):
     await cluster.client.create(
         Service, {"metadata": {"name": "db", "namespace": "default"}, "spec": {"ports": [{"port": 5432}]}}
     )
@@ -187,10 +187,15 @@ async def test_services_without_selector_are_left_to_their_maker(cluster: Cluste
         "subsets": [{"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 5432}]}],
     }
     await cluster.client.create(Endpoints, own)
-    await cluster.until(lambda: cluster.get(Endpoints, "db"))
+    mirrored = await cluster.until(lambda: cluster.all(EndpointSlice))
     await cluster.settle()
-    assert await exists(cluster.client, Endpoints, "db")
     assert cluster.get(Endpoints, "db").subsets[0].addresses[0].ip == "192.0.2.7"
+    assert [e.addresses for each in mirrored for e in each.endpoints] == [("192.0.2.7",)]
+    assert mirrored[0].ports[0].port == 5432
+    manager = mirrored[0].metadata.labels["endpointslice.kubernetes.io/managed-by"]
+    assert manager == "endpointslicemirroring-controller.k8s.io"
+    await cluster.client.delete(Endpoints, "db", "default")
+    await cluster.until(lambda: not cluster.all(EndpointSlice))
 
 
 async def test_load_balancers_are_reached_at_the_nodes(cluster: Cluster):
