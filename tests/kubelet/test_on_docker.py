@@ -154,7 +154,10 @@ async def test_images_that_cannot_be_had(one: Node):
 
 
 async def test_a_container_that_ignores_sigterm_is_killed_after_its_grace(one: Node):
-    await one.create("deaf", sh("trap '' TERM; sleep 100000 & while true; do wait; done"))
+    # Ready only once the trap is set: until its program runs, the engine's own process would obey the signal.
+    armed = {"exec": {"command": ["test", "-e", "/tmp/armed"]}, "periodSeconds": 1}
+    deaf = "trap '' TERM; touch /tmp/armed; sleep 100000 & while true; do wait; done"
+    await one.create("deaf", sh(deaf, readinessProbe=armed))
     await one.ready("deaf")
     clock = stopwatch()
     await one.delete("deaf")
