@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -120,7 +120,7 @@ class Kinds:
         near = _near(kind, [k.kind for k in listable])
         return message + (f', did you mean "{near}"?' if near else "")
 
-    def _search(self, look: Any) -> Any:
+    def _search(self, look: Callable[[], Kind | None]) -> Kind | None:
         found = look()
         if found is None and not self._fresh:
             self._known = self._refresh()

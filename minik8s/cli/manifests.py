@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from minik8s.api.errors import StatusError
 from minik8s.cli import yaml_read
 from minik8s.cli.yaml_read import Document, YamlError
 
@@ -68,6 +69,19 @@ def read(filenames: Sequence[str], *, recursive: bool = False) -> list[Manifest]
     if not found:
         raise click.ClickException(f"no objects in {', '.join(filenames)}")
     return found
+
+
+def native(manifest: Manifest) -> list[Manifest]:
+    """The native objects of a manifest that may be written in an older dialect, which is told as a warning."""
+    from minik8s.api.dialects import convert
+
+    try:
+        converted = convert(manifest.obj)
+    except StatusError as error:
+        raise click.ClickException(f"{manifest.where()}: {error.message}") from None
+    for warning in converted.warnings:
+        click.echo(f"{click.style('Warning:', fg='yellow')} {manifest.where()}: {warning}", err=True)
+    return [manifest._replace(obj=obj) for obj in converted.objects]
 
 
 def refuse_doubles(manifests: Iterable[tuple[tuple[str, ...], Manifest]]) -> None:

@@ -127,7 +127,7 @@ class TablePrinter:
                 text = cell_text(value)
                 cells.append(f"{self._kind.one}/{text}" if self._kinds and index == 0 else text)
         labels = meta.get("labels") or {}
-        cells += [labels.get(key, "") or NONE if key in labels else NONE for key in self._label_columns]
+        cells += [labels.get(key, "") for key in self._label_columns]
         return cells + ([label_text(labels)] if self._labels else [])
 
     def _shown(self, column: Json) -> bool:

@@ -106,7 +106,8 @@ class Getting:
         try:
             table = self._read(target, query, TABLE)
         except StatusError as error:
-            return self._failed(error)
+            self._failed(error)
+            return None
         if table.get("kind") != "Table":  # a server that has no tables: name and nothing more
             items = table["items"] if "items" in table else [table]
             table = {"columnDefinitions": [{"name": "Name"}], "metadata": table["metadata"],
@@ -183,8 +184,6 @@ class Getting:
         query = self._selectors()
         if len(names) == 1:
             query["fieldSelector"] = f"metadata.name={first.name}"
-        elif names:
-            query |= {}
         path = kind.path(first.namespace)
         version = self.versions.get(kind, "")
         while True:

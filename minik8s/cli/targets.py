@@ -66,7 +66,8 @@ def from_files(cluster: Cluster, filenames: Sequence[str], *, recursive: bool = 
     """The objects of files; kinds are known and namespaces settled, in the manifests as well."""
     from minik8s.cli import manifests  # and with it a YAML parser, which most verbs do without
 
-    found = [resolve(cluster, manifest) for manifest in manifests.read(filenames, recursive=recursive)]
+    written = manifests.read(filenames, recursive=recursive)
+    found = [resolve(cluster, native) for manifest in written for native in manifests.native(manifest)]
     manifests.refuse_doubles(
         ((target.kind.name, target.namespace or "", target.name), target.manifest)
         for target in found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -177,6 +178,6 @@ def _failure(code: int, answer: bytes) -> Exception:
 def _warn(response: http.client.HTTPResponse) -> None:
     """Print what the server warns of (RFC 7234: `299 - "text"`)."""
     for value in response.headers.get_all("Warning", []):
-        for part in value.split("299 - ")[1:]:
-            text = part.strip().rstrip(",").strip().strip('"').replace('\\"', '"').replace("\\\\", "\\")
+        for quoted in re.findall(r'299 \S+ "((?:\\.|[^"\\])*)"', value):
+            text = re.sub(r"\\(.)", r"\1", quoted)
             click.echo(f"{click.style('Warning:', fg='yellow')} {text}", err=True)

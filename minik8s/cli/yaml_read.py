@@ -86,6 +86,7 @@ class _Maker:
         try:
             if isinstance(node, SequenceNode):
                 return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+            assert isinstance(node, MappingNode)
             return self._mapping(node, path)
         finally:
             self._open.discard(id(node))

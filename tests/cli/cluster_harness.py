@@ -9,9 +9,10 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
+from click.testing import CliRunner
 
 from minik8s.apiserver.app import ApiServer
 from minik8s.apiserver.assembly import build_handler
@@ -22,6 +23,7 @@ from minik8s.apiserver.loopback import LoopbackTransport
 from minik8s.apiserver.rbac import RBACAuthorizer
 from minik8s.apiserver.routes import RequestInfo
 from minik8s.apiserver.tokens import ServiceAccountTokens
+from minik8s.cli import cli as minik8s
 from minik8s.client.base import Client
 from minik8s.client.informer import Informers
 from minik8s.config import Config
@@ -131,11 +133,12 @@ class TestServer:
         return self._kubeconfig(user, f"{user}.kubeconfig", groups)
 
 
-class Result:
+class Result(NamedTuple):
     """What a command said."""
 
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+    code: int
+    out: str
+    err: str
 
     def __repr__(self) -> str:
         return f"exit code {self.code}\n{self.out}{self.err}"
@@ -149,21 +152,33 @@ class Cli:
         self.kubeconfig = server.config.data_dir / "admin.kubeconfig"
 
     def environment(self) -> dict[str, str]:
-        keep = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG")}
-        return {**keep, "HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig), "EDITOR": "/bin/false"}
+        return {"HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig), "EDITOR": "/bin/false", "VISUAL": "", "KUBE_EDITOR": ""}
 
-    def command(self, *args: str) -> list[str]:
-        placed = () if any(a in ("-n", "-A") or a.startswith("--namespace") for a in args) else ("-n", self.namespace)
+    def args(self, *args: str) -> list[str]:
+        """With the test's namespace put in, unless there is one."""
+        before = args[: args.index("--")] if "--" in args else args
+        named = any(a in ("-n", "-A", "--kubeconfig", "--server") or a.startswith("--namespace") for a in before)
         at = 1 + (args[:1] == ("rollout",))
-        return [sys.executable, "-m", "minik8s", *args[:at], *placed, *args[at:]]
+        return [*args[:at], *(() if named else ("-n", self.namespace)), *args[at:]]
 
     def __call__(self, *args: str, stdin: str = "", env: dict[str, str] | None = None) -> Result:
+        """Within this process, since starting one for each line would take longer than the tests."""
         environment = {**self.environment(), **(env or {})}
-        return Result(
-            subprocess.run(
-                self.command(*args), input=stdin, capture_output=True, text=True, env=environment, timeout=60, cwd=self.home
-            )
+        done = CliRunner().invoke(minik8s, self.args(*args), input=stdin, env=environment, prog_name="minik8s")
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Result(done.exit_code, done.stdout, done.stderr)
+
+    def process(self, *args: str) -> list[str]:
+        return [sys.executable, "-m", "minik8s", *self.args(*args)]
+
+    def run(self, *args: str, stdin: str = "") -> Result:
+        """As a process of its own, as people run it."""
+        environment = {"PATH": os.environ["PATH"], **self.environment()}
+        done = subprocess.run(
+            self.process(*args), input=stdin, capture_output=True, text=True, env=environment, timeout=60, cwd=self.home
         )
+        return Result(done.returncode, done.stdout, done.stderr)
 
     def ok(self, *args: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
         done = self(*args, stdin=stdin, env=env)
@@ -181,10 +196,10 @@ class Cli:
 
     def kubectl(self, binary: Path, *args: str, stdin: str = "") -> str:
         done = subprocess.run(
-            [str(binary), *self.command(*args)[3:]], input=stdin, capture_output=True, text=True,
-            env=self.environment(), timeout=60, cwd=self.home,
+            [str(binary), *self.args(*args)], input=stdin, capture_output=True, text=True,
+            env={"PATH": os.environ["PATH"], **self.environment()}, timeout=60, cwd=self.home,
         )  # fmt: skip
-        assert done.returncode == 0, Result(done)
+        assert done.returncode == 0, done
         return done.stdout
 
     def file(self, name: str, text: str) -> str:

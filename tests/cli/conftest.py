@@ -24,9 +24,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestServer]:
 
 
 @pytest.fixture
-def cli(server: TestServer, tmp_path: Path) -> Cli:
+def cli(server: TestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     namespace = f"t{next(_numbers)}"
     server.ask(lambda client: client.create(Namespace, {"metadata": {"name": namespace}}))
+    monkeypatch.chdir(tmp_path)
     return Cli(server, tmp_path, namespace)
 
 
