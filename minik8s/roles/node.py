@@ -131,7 +131,9 @@ def simulated_nodes(config: Config, client: Client, informers: Informers) -> lis
         )
         runtime: Runtime = FakeRuntime()
         network: PodNetwork = FakePodNetwork(f"10.{128 + number // 256 % 64}.{number % 256}.0/24")
-        kubelet = Kubelet(client, informers, runtime, network, recorder, settings, pods=pods.of(name), facts=facts)
+        kubelet = Kubelet(
+            client, informers, runtime, network, recorder, settings, pods=pods.of(name), facts=facts, engine="fake"
+        )
         activities.append((f"kubelet {name}", kubelet.run()))
     return activities
 
