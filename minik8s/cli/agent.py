@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def run(config_file: Path | None, **flags: Any) -> None:
     Settings come from --config, then the environment, then options, the later ones winning.
     """
     config = read_config(config_file, flags)
+    gc.disable()  # until the agent has settled: what is imported stays
     from minik8s.roles.agent import AgentError, run_agent
 
     try:

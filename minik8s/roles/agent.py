@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from minik8s import log as logging
 from minik8s.aio import supervise
@@ -13,11 +15,15 @@ from minik8s.config import Config, save
 from minik8s.net.base import NetworkError
 from minik8s.roles.identity import NodeIdentity, local_node_identity, master_identity
 from minik8s.roles.lock import AlreadyRunning, agent_lock
-from minik8s.roles.master import Activity, open_master
-from minik8s.roles.node import run_node
 from minik8s.runtime.base import RuntimeFailure
 from minik8s.store.base import StoreError
 
+if TYPE_CHECKING:
+    from minik8s.roles.master import Activity, Master
+
+RunNode = Callable[[Config, "NodeIdentity | None", "Master | None"], Awaitable[None]]
+# Objects that may be made before the youngest are looked through for cycles; Python's 700 is for small programs.
+COLLECT_AFTER = 20_000
 log = logging.get_logger("agent")
 # What can be wrong with a machine or its settings: told in one line, without a traceback.
 EXPECTED = (StoreError, RuntimeFailure, NetworkError, AlreadyRunning, OSError)
@@ -67,17 +73,40 @@ async def agent(config: Config) -> None:
         master = None
         identity: NodeIdentity | None = None
         if config.hosts_master:
+            from minik8s.roles.master import open_master  # not at the top: a worker does without it
+
             keys = master_identity(config)
             master = await stack.enter_async_context(open_master(config, keys))
             activities += [("api server", master.serve()), *master.activities()]
             if config.hosts_node:
                 identity = local_node_identity(config, keys.ca)
         if config.hosts_node:
-            activities.append(("node", run_node(config, identity, master)))
-        # What lives now lives for ever: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+            activities.append(("node", _node(config, identity, master)))
+        _settle()
         await supervise(activities)
+
+
+async def _node(config: Config, identity: NodeIdentity | None, master: Master | None) -> None:
+    """Be a node. Its code is read when the API server already answers, and without keeping it from answering."""
+    if master is not None:
+        await master.informers.synced()
+    run_node = await asyncio.to_thread(_load_node)
+    _settle()
+    await run_node(config, identity, master)
+
+
+def _load_node() -> RunNode:
+    from minik8s.roles.node import run_node
+
+    return run_node
+
+
+def _settle() -> None:
+    """What lives now lives for ever: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
+    gc.enable()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minik8s.aio import backoff, supervise
 from minik8s.api.errors import AlreadyExists, NotFound, StatusError
@@ -41,9 +41,11 @@ from minik8s.net.proxy import ServiceProxy
 from minik8s.net.routed import RoutedPodNetwork
 from minik8s.roles.identity import NodeIdentity, client_context, server_context
 from minik8s.roles.join import join
-from minik8s.roles.master import Master
 from minik8s.runtime.base import EngineUnavailable, Runtime
 from minik8s.runtime.fake import FakeRuntime
+
+if TYPE_CHECKING:
+    from minik8s.roles.master import Master
 
 Activity = tuple[str, Coroutine[Any, Any, Any]]
 
