@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from minik8s.api.kinds.configmap import ConfigMap
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.rbac import ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject
+from minik8s.api.kinds.secret import Secret
+from minik8s.api.references import of_pod
 from minik8s.apiserver.auth import MASTERS, NODE_PREFIX, NODES, SERVICE_ACCOUNT_PREFIX, Attributes, Decision, User
 from minik8s.client.informer import Informers
 
@@ -79,10 +82,8 @@ class RBACAuthorizer:
         """
         node = a.user.name.removeprefix(NODE_PREFIX)
         if a.group == "" and a.resource in ("secrets", "configmaps"):
-            mine = (
-                any(_refers(pod, a.resource, a.name) for pod in self._pods_of(node, a.namespace)) if a.name else False
-            )
-            return a.verb in ("get", "list", "watch") and mine
+            wanted = (Secret if a.resource == "secrets" else ConfigMap, a.name)
+            return a.verb in _READ and any(wanted in of_pod(pod) for pod in self._pods_of(node, a.namespace))
         if a.group == "" and a.resource == "serviceaccounts":
             uses = any(pod.spec.serviceAccountName == a.name for pod in self._pods_of(node, a.namespace))
             return uses and (a.verb == "get" or (a.verb, a.subresource) == ("create", "token"))
@@ -141,41 +142,3 @@ def rule_allows(rule: PolicyRule, a: Attributes) -> bool:
 
 def _has(values: Sequence[str], value: str) -> bool:
     return value in values or "*" in values
-
-
-def _refers(pod: Pod, resource: str, name: str) -> bool:
-    return name in (secret_names(pod) if resource == "secrets" else config_map_names(pod))
-
-
-def secret_names(pod: Pod) -> set[str]:
-    """The secrets that a pod needs: pulled images, environment, volumes."""
-    names = {ref.name for ref in pod.spec.imagePullSecrets}
-    for container in (*pod.spec.initContainers, *pod.spec.containers, *pod.spec.ephemeralContainers):
-        names |= {source.secretRef.name for source in container.envFrom if source.secretRef}
-        for variable in container.env:
-            if variable.valueFrom and variable.valueFrom.secretKeyRef:
-                names.add(variable.valueFrom.secretKeyRef.name)
-    for volume in pod.spec.volumes:
-        if volume.secret:
-            names.add(volume.secret.secretName)
-        for source in volume.projected.sources if volume.projected else ():
-            if source.secret:
-                names.add(source.secret.name)
-    return names
-
-
-def config_map_names(pod: Pod) -> set[str]:
-    """The config maps that a pod needs: environment and volumes."""
-    names: set[str] = set()
-    for container in (*pod.spec.initContainers, *pod.spec.containers, *pod.spec.ephemeralContainers):
-        names |= {source.configMapRef.name for source in container.envFrom if source.configMapRef}
-        for variable in container.env:
-            if variable.valueFrom and variable.valueFrom.configMapKeyRef:
-                names.add(variable.valueFrom.configMapKeyRef.name)
-    for volume in pod.spec.volumes:
-        if volume.configMap:
-            names.add(volume.configMap.name)
-        for source in volume.projected.sources if volume.projected else ():
-            if source.configMap:
-                names.add(source.configMap.name)
-    return names

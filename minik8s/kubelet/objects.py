@@ -10,14 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
 from minik8s.api.errors import NotFound, StatusError
-from minik8s.api.kinds.configmap import ConfigMap
 from minik8s.api.kinds.pod import Pod
-from minik8s.api.kinds.secret import Secret
 from minik8s.api.meta import Object
+from minik8s.api.references import of_pod
 from minik8s.client.base import Client
 from minik8s.client.informer import Informer
-from minik8s.kubelet.volume_sources import objects_of
-from minik8s.runtime import environment
 
 T = TypeVar("T", bound=Object)
 
@@ -122,11 +119,4 @@ class Objects:
 
 def references(pod: Pod) -> set[Ref]:
     """What a pod's environment, volumes and pull secrets refer to."""
-    space, spec = pod.metadata.namespace, pod.spec
-    every = (*spec.initContainers, *spec.containers, *spec.ephemeralContainers)
-    maps, secrets = environment.references(every)
-    found = {Ref(ConfigMap, space, name) for name in maps} | {Ref(Secret, space, name) for name in secrets}
-    found |= {Ref(Secret, space, secret.name) for secret in spec.imagePullSecrets}
-    for volume in spec.volumes:
-        found |= {Ref(kind, space, name) for kind, name in objects_of(volume)}
-    return {ref for ref in found if ref.name}
+    return {Ref(kind, pod.metadata.namespace, name) for kind, name in of_pod(pod)}

@@ -8,6 +8,7 @@ from minik8s.api.kinds.configmap import ConfigMap
 from minik8s.api.kinds.pod import Container, DownwardAPIFile, Pod
 from minik8s.api.kinds.secret import Secret
 from minik8s.api.kinds.service import Service
+from minik8s.api.references import of_environment
 from minik8s.api.resources import qos_class
 from minik8s.client.informer import Informer
 from minik8s.kubelet.kit import Place, Settings
@@ -16,7 +17,7 @@ from minik8s.kubelet.objects import Objects
 from minik8s.kubelet.pod_files import pod_fqdn, pod_hostname
 from minik8s.kubelet.view import LABEL_CRASHES, LABEL_SANDBOX
 from minik8s.runtime.base import ContainerSpec, ImageInfo, SandboxSpec
-from minik8s.runtime.environment import Surroundings, field_value, references, resolve_env, resource_value
+from minik8s.runtime.environment import Surroundings, field_value, resolve_env, resource_value
 from minik8s.runtime.spec import NodeLimits, container_hash, container_spec
 
 SERVICES_WAIT = 2.0  # seconds that a container waits for the list of services; without the API it goes without
@@ -61,12 +62,10 @@ class PodSpecs:
 
     async def environment(self, pod: Pod, container: Container, ip: str) -> tuple[tuple[str, str], ...]:
         space = pod.metadata.namespace
-        maps, secrets = references([container])
-        known_maps = {name: await self._objects.get(ConfigMap, space, name) for name in maps}
-        known_secrets = {name: await self._objects.get(Secret, space, name) for name in secrets}
+        found = {ref: await self._objects.get(ref[0], space, ref[1]) for ref in of_environment([container])}
         around = Surroundings(
-            configmaps={name: obj for name, obj in known_maps.items() if obj is not None},
-            secrets={name: obj for name, obj in known_secrets.items() if obj is not None},
+            configmaps={name: obj for (_, name), obj in found.items() if isinstance(obj, ConfigMap)},
+            secrets={name: obj for (_, name), obj in found.items() if isinstance(obj, Secret)},
             services=await self._known_services(space),
             pod_ips=(ip,) if ip else (),
             host_ips=(self._settings.node_ip,),

@@ -33,20 +33,6 @@ def holds_secrets(volume: Volume) -> bool:
     return volume.secret is not None
 
 
-def objects_of(volume: Volume) -> list[tuple[type[ConfigMap] | type[Secret], str]]:
-    found: list[tuple[type[ConfigMap] | type[Secret], str]] = []
-    if volume.configMap is not None:
-        found.append((ConfigMap, volume.configMap.name))
-    if volume.secret is not None:
-        found.append((Secret, volume.secret.secretName))
-    for source in volume.projected.sources if volume.projected is not None else ():
-        if source.configMap is not None:
-            found.append((ConfigMap, source.configMap.name))
-        if source.secret is not None:
-            found.append((Secret, source.secret.name))
-    return found
-
-
 def tokens_of(volume: Volume) -> list[tuple[str, int]]:
     sources = volume.projected.sources if volume.projected is not None else ()
     tokens = [source.serviceAccountToken for source in sources if source.serviceAccountToken is not None]

@@ -20,12 +20,13 @@ from pathlib import Path
 from minik8s.api.errors import StatusError
 from minik8s.api.kinds.pod import Container, DownwardAPIFile, EmptyDirVolume, HostPathVolume, Pod, Volume
 from minik8s.api.quantity import to_bytes
+from minik8s.api.references import of_volume
 from minik8s.kubelet import pod_files
 from minik8s.kubelet.file_tree import UnsafePath, give_to_group, open_inside, write_tree
 from minik8s.kubelet.mounts import bind, mount_tmpfs, unmount, unmount_below
 from minik8s.kubelet.objects import Objects, Unavailable
 from minik8s.kubelet.tokens import Tokens
-from minik8s.kubelet.volume_sources import MountFailed, holds_secrets, is_rendered, objects_of, render, tokens_of
+from minik8s.kubelet.volume_sources import MountFailed, holds_secrets, is_rendered, render, tokens_of
 from minik8s.runtime.base import Mount
 
 FieldResolver = Callable[[Pod, DownwardAPIFile], str]
@@ -112,7 +113,7 @@ class Volumes:
 
     async def _render(self, pod: Pod, volume: Volume) -> None:
         space = pod.metadata.namespace
-        objects = {(kind, name): await self._objects.get(kind, space, name) for kind, name in objects_of(volume)}
+        objects = {(kind, name): await self._objects.get(kind, space, name) for kind, name in of_volume(volume)}
         try:
             tokens = {(a, s): await self._tokens.get(pod, a, s) for a, s in tokens_of(volume)}
         except StatusError as error:

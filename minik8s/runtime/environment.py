@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from minik8s.api.kinds.configmap import ConfigMap
@@ -66,22 +66,6 @@ def resolve_env(container: Container, pod: Pod, around: Surroundings) -> dict[st
         if value is not None:
             env[variable.name] = value
     return env | {name: value for name, value in services.items() if name not in env}
-
-
-def references(containers: Iterable[Container]) -> tuple[frozenset[str], frozenset[str]]:
-    """Names of the ConfigMaps and of the Secrets that these containers' environments need."""
-    configmaps: set[str] = set()
-    secrets: set[str] = set()
-    for container in containers:
-        for source in container.envFrom:
-            configmaps.update([source.configMapRef.name] if source.configMapRef else ())
-            secrets.update([source.secretRef.name] if source.secretRef else ())
-        for variable in container.env:
-            if variable.valueFrom and variable.valueFrom.configMapKeyRef:
-                configmaps.add(variable.valueFrom.configMapKeyRef.name)
-            if variable.valueFrom and variable.valueFrom.secretKeyRef:
-                secrets.add(variable.valueFrom.secretKeyRef.name)
-    return frozenset(configmaps), frozenset(secrets)
 
 
 def _from_source(source: EnvFromSource, pod: Pod, around: Surroundings) -> dict[str, str]:

@@ -13,7 +13,7 @@ from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.secret import Secret
 from minik8s.api.kinds.service import Service
 from minik8s.runtime.base import ContainerConfigInvalid
-from minik8s.runtime.environment import Surroundings, expand, field_value, references, resolve_env
+from minik8s.runtime.environment import Surroundings, expand, field_value, resolve_env
 
 
 def service(name: str, ip: str, *ports: dict[str, Any], namespace: str = "default") -> Service:
@@ -164,17 +164,3 @@ def test_service_links() -> None:
     assert got["MY_WEB_PORT_53_UDP"] == "udp://10.96.0.7:53"
     assert not [name for name in got if name.startswith("HEADLESS")]
     assert env({}, enableServiceLinks=False) == master
-
-
-def test_references() -> None:
-    made = pod(
-        {
-            "envFrom": [{"configMapRef": {"name": "a"}}, {"secretRef": {"name": "b"}}],
-            "env": [
-                {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
-                {"name": "Y", "valueFrom": {"secretKeyRef": {"name": "d", "key": "k"}}},
-                {"name": "Z", "value": "1"},
-            ],
-        }
-    )
-    assert references(made.spec.containers) == ({"a", "c"}, {"b", "d"})
