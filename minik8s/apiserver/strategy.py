@@ -18,12 +18,13 @@ Part = Callable[[Resource, Json, Json], Json]  # (resource, new, old) -> what is
 
 
 def encode(obj: Json) -> bytes:
-    """The template of an object, see `store.base`: metadata first, beginning with an empty resourceVersion."""
+    """The template of an object, see `store.base`: metadata first, beginning with an empty resourceVersion.
+
+    Empty labels, owners, finalizers and the like are left out, as Kubernetes does.
+    """
+    meta = {key: value for key, value in obj["metadata"].items() if value or value == 0}
     ordered = {"metadata": None, **obj}
-    ordered["metadata"] = {
-        "resourceVersion": "",
-        **obj["metadata"],
-    }
+    ordered["metadata"] = {"resourceVersion": "", **meta}
     return msgspec.json.encode(ordered)
 
 
