@@ -1,0 +1,102 @@
+"""What is on this host on behalf of an agent, as other programs see it: containers, links, leases, folders.
+
+Read with `docker` and the kernel's own files, not with the code under test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.agent import Agent, run
+
+
+class Container(NamedTuple):
+    id: str
+    name: str  # k8s_CONTAINER_POD_NAMESPACE_UID_ATTEMPT, or k8s_WARM_…
+    pid: int  # 0 if it does not run
+    state: str
+    container: str
+    pod: str
+    uid: str
+    attempt: int
+
+
+@dataclass
+class Host:
+    agent: Agent
+
+    def docker(self, *arguments: str) -> str:
+        return run(["docker", *arguments]).out
+
+    @property
+    def node_uid(self) -> str:
+        return (self.agent.data / "node" / "uid").read_text().strip()
+
+    def containers(self, pod: str = "") -> list[Container]:
+        """Of this agent (or of one of its pods), sandboxes included, those in the pool not."""
+        ids = self.docker("ps", "-aq", "--no-trunc", "--filter", f"label=io.minik8s.managed={self.node_uid}").split()
+        if not ids:
+            return []
+        # One may go between the two commands: docker then tells of the others and ends with an error.
+        answer = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, timeout=60)
+        found = [_container(one) for one in json.loads(answer.stdout)]
+        return [one for one in found if one.uid and pod in ("", one.pod)]
+
+    def container(self, pod: str, container: str = "app") -> Container:
+        """The only one that runs."""
+        (one,) = [c for c in self.containers(pod) if c.container == container and c.state == "running"]
+        return one
+
+    def pids(self) -> dict[str, int]:
+        return {one.name: one.pid for one in self.containers() if one.pid}
+
+    def doubles(self) -> list[str]:
+        """What runs more than once: a container of one pod."""
+        running = Counter((one.uid, one.container) for one in self.containers() if one.state == "running")
+        return [f"{container} of {uid}: {count}" for (uid, container), count in running.items() if count > 1]
+
+    def links(self) -> set[str]:
+        """Names of the host's ends of pods' links."""
+        every = {path.name for path in Path("/sys/class/net").iterdir()}
+        return {name for name in every if name.startswith("mk8s")} - {"mk8s-dns"}
+
+    def leases(self) -> dict[str, str]:
+        """Pod uid -> address."""
+        file = self.agent.data / "net" / "leases.json"
+        held: dict[str, str] = json.loads(file.read_text())["leases"]["held"] if file.exists() else {}
+        return held
+
+    def pod_folders(self) -> set[str]:
+        folder = self.agent.data / "pods"
+        return set(os.listdir(folder)) if folder.exists() else set()
+
+    def leftovers(self, uids: set[str]) -> dict[str, Any]:
+        """What belongs to no pod of `uids`; empty if all is as it should be. Pods of `uids` are all on the pod network."""
+        found = {
+            "containers": sorted(one.name for one in self.containers() if one.uid not in uids),
+            "leases": sorted(self.leases().keys() - uids),
+            "folders": sorted(self.pod_folders() - uids),
+            "links": len(self.links()) - len(uids),
+            "doubles": self.doubles(),
+        }
+        return {what: value for what, value in found.items() if value}
+
+
+def _container(answer: dict[str, Any]) -> Container:
+    labels, state = answer["Config"]["Labels"], answer["State"]
+    return Container(
+        answer["Id"],
+        answer["Name"].removeprefix("/"),
+        state["Pid"],
+        state["Status"],
+        labels.get("io.kubernetes.container.name", ""),
+        labels.get("io.kubernetes.pod.name", ""),
+        labels.get("io.kubernetes.pod.uid", ""),
+        int(labels.get("io.kubernetes.container.restartCount", 0)),
+    )
