@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
+import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
+from email.utils import formatdate
+from functools import lru_cache, partial
+from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from minik8s.api.errors import BadRequest, RequestEntityTooLarge, StatusError
@@ -32,6 +36,8 @@ HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 FIRST_REQUEST_TIMEOUT = 30.0  # seconds until a new connection must have sent the head of a request
 MAX_CONNECTIONS = 4096
 BACKLOG = 1024
+# Cheaper than to read each path twice: what it does not find is no stream.
+_MAYBE_STREAMED = re.compile("|".join(f"/{name}" for name, row in SUBRESOURCES.items() if row.streamed))
 
 
 class StreamProxy(Protocol):
@@ -105,17 +111,65 @@ class ApiServer:
     async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:
         try:
             request = await _api_request(http)
-            info = routes.parse(request.method, request.path, request.query) if self.streams is not None else None
-            if self.streams is not None and info is not None and _is_streamed(info):
-                user = await self.handler.admit(request, info)
-                self.handler.served(info)
-                return await self.streams.serve(info, user, http)
+            if self.streams is not None and _MAYBE_STREAMED.search(request.path):
+                info = routes.parse(request.method, request.path, request.query)
+                if _is_streamed(info):
+                    user = await self.handler.admit(request, info)
+                    self.handler.served(info)
+                    return await self.streams.serve(info, user, http)
         except StatusError as error:
             return _plain(error_response(error), http)
         response = await self.handler.handle(request)
         if response.stream is not None:
             return await _send_stream(http, response)
+        if _is_simple(response, http):
+            return Whole(response)
         return await _send(_plain(response, http), http)
+
+
+class Whole(web.StreamResponse):
+    """A small answer, sent in one write. What aiohttp does for the general case costs more than all else of a GET."""
+
+    def __init__(self, response: ApiResponse) -> None:
+        # Nothing of the base class is used but its interface, so that it need not be prepared.
+        self._response = response
+
+    @property
+    def keep_alive(self) -> bool:
+        return True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        response = self._response
+        head = _head(response.code, response.content_type)
+        date = _date(int(time.time()))
+        transport.write(b"%s%s%d\r\n\r\n%s" % (head, date, len(response.body), response.body))
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing: all has been sent."""
+
+
+def _is_simple(response: ApiResponse, http: web.BaseRequest) -> bool:
+    """Whether `Whole` can answer: an ordinary client, a small body, no further headers."""
+    return (
+        not response.headers
+        and len(response.body) < UNTIMED
+        and http.method != "HEAD"
+        and http.version == HttpVersion11
+        and http.keep_alive
+    )
+
+
+@lru_cache(maxsize=64)
+def _head(code: int, content_type: str) -> bytes:
+    return f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: {content_type}\r\n".encode()
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return f"Date: {formatdate(second, usegmt=True)}\r\nContent-Length: ".encode()
 
 
 def _is_streamed(info: RequestInfo) -> bool:
@@ -131,8 +185,9 @@ async def _api_request(http: web.BaseRequest) -> ApiRequest:
     body = b""
     if http.can_read_body and not _upgrades(http):
         body = await _read_body(http)
-    common_name, organizations = _certificate(http)
     authorization = headers.get("authorization", "")
+    token = authorization[7:].strip() if authorization[:7].lower() == "bearer " else ""
+    common_name, organizations = ("", ()) if token else _certificate(http)  # a token counts more
     return ApiRequest(
         http.method,
         path,
@@ -142,7 +197,7 @@ async def _api_request(http: web.BaseRequest) -> ApiRequest:
         None,
         common_name,
         organizations,
-        authorization[7:].strip() if authorization[:7].lower() == "bearer " else "",
+        token,
     )
 
 
@@ -154,6 +209,8 @@ async def _read_body(http: web.BaseRequest) -> bytes:
     if (http.content_length or 0) > MAX_BODY:
         raise RequestEntityTooLarge(f"the body is larger than {MAX_BODY} bytes")
     try:
+        if http.content.is_eof():  # it has come with the head, as small ones do: nothing to wait for
+            return _limited(http.content.read_nowait())
         async with asyncio.timeout(READ_TIMEOUT):
             return await http.read()
     except web.HTTPRequestEntityTooLarge:
@@ -162,6 +219,12 @@ async def _read_body(http: web.BaseRequest) -> bytes:
         raise BadRequest(f"the body did not come within {READ_TIMEOUT:g} seconds") from None
     except (HttpProcessingError, web.RequestPayloadError, zlib.error) as error:
         raise BadRequest(f"the body cannot be read: {error}") from None
+
+
+def _limited(body: bytes) -> bytes:
+    if len(body) > MAX_BODY:  # it may have been compressed
+        raise RequestEntityTooLarge(f"the body is larger than {MAX_BODY} bytes")
+    return body
 
 
 def _certificate(http: web.BaseRequest) -> tuple[str, tuple[str, ...]]:
