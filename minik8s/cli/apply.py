@@ -63,7 +63,9 @@ def _object(original: Json, modified: Json, live: Json, node: Node | None) -> Js
             continue
         replaced = isinstance(node, ObjectNode) and key in node.replaced
         retained = isinstance(node, ObjectNode) and key in node.retained
-        patch |= _field(key, original.get(key), wanted, live.get(key), None if replaced else _child(node, key), replaced)
+        patch |= _field(
+            key, original.get(key), wanted, live.get(key), None if replaced else _child(node, key), replaced
+        )
         if retained and isinstance(wanted, dict) and isinstance(patch.get(key), dict) and live.get(key):
             patch[key]["$retainKeys"] = sorted(wanted)
     for key, before in original.items():

@@ -44,7 +44,9 @@ async def websocket(
         except aiohttp.WSServerHandshakeError as error:
             raise from_status({"message": f"{path.rpartition('/')[2]}: {error.message}"}, code=error.status) from None
         except aiohttp.ClientConnectionError as error:
-            raise Unreachable(f'unable to reach the server {credentials.server}: {error}; "minik8s start" starts it') from None
+            raise Unreachable(
+                f'unable to reach the server {credentials.server}: {error}; "minik8s start" starts it'
+            ) from None
 
 
 async def _refused(response: aiohttp.ClientResponse) -> None:
@@ -161,5 +163,3 @@ def _raw_terminal(wanted: bool) -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-
-

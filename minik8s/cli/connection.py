@@ -35,10 +35,13 @@ class Choice(NamedTuple):
     token: str = ""
 
 
+DEFAULT = Choice()
+
+
 class Cluster:
     """One cluster as one user. Nothing is read or connected before it is needed."""
 
-    def __init__(self, choice: Choice = Choice(), *, timeout: float = ANSWER_TIMEOUT) -> None:
+    def __init__(self, choice: Choice = DEFAULT, *, timeout: float = ANSWER_TIMEOUT) -> None:
         self.choice = choice
         self._timeout = timeout
 

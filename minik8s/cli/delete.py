@@ -14,8 +14,18 @@ from minik8s.cli.connection import Cluster
 from minik8s.cli.printing import echo
 from minik8s.cli.targets import Target
 from minik8s.cli.verb import (
-    Bare, Failures, all_namespaces_option, complete_targets, dry_run_option, duration, explain, fields_option,
-    files_option, recursive_option, selector_option, verb,
+    Bare,
+    Failures,
+    all_namespaces_option,
+    complete_targets,
+    dry_run_option,
+    duration,
+    explain,
+    fields_option,
+    files_option,
+    recursive_option,
+    selector_option,
+    verb,
 )  # fmt: skip
 from minik8s.cli.write import list_of
 

@@ -17,7 +17,14 @@ from minik8s.cli.event_table import last_seen, seen
 from minik8s.cli.printing import echo, without_managed_fields
 from minik8s.cli.targets import Target
 from minik8s.cli.verb import (
-    Failures, all_namespaces_option, complete_targets, explain, files_option, recursive_option, selector_option, verb,
+    Failures,
+    all_namespaces_option,
+    complete_targets,
+    explain,
+    files_option,
+    recursive_option,
+    selector_option,
+    verb,
 )  # fmt: skip
 from minik8s.cli.write import list_of
 
@@ -129,5 +136,3 @@ def _events(lines: Lines, found: Iterable[Json] | None, now: float) -> None:
         source = (event.get("source") or {}).get("component") or event.get("reportingComponent", "")
         message = str(event.get("message", "")).strip().replace("\n", " ")
         lines.row(1, event.get("type", ""), event.get("reason", ""), seen(event, now), source, message)
-
-

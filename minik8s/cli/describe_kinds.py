@@ -35,7 +35,8 @@ def deployment(lines: Lines, obj: Json, cluster: Any, now: float) -> None:
     count = [status.get(key, 0) for key in ("updatedReplicas", "replicas", "availableReplicas", "unavailableReplicas")]
     lines.add(
         "Replicas",
-        f"{spec.get('replicas', 1)} desired | {count[0]} updated | {count[1]} total | {count[2]} available | {count[3]} unavailable",
+        f"{spec.get('replicas', 1)} desired | {count[0]} updated | {count[1]} total | {count[2]} available | "
+        f"{count[3]} unavailable",
     )
     strategy = spec.get("strategy") or {}
     lines.add("StrategyType", strategy.get("type", ""))
@@ -60,10 +61,13 @@ def _replica_sets(lines: Lines, obj: Json, cluster: Any) -> None:
     owned = [rs for rs in listed if any(o["uid"] == uid for o in rs["metadata"].get("ownerReferences") or ())]
     newest = (obj["metadata"].get("annotations") or {}).get(revision)
     new = [rs for rs in owned if (rs["metadata"].get("annotations") or {}).get(revision) == newest]
-    old = [rs for rs in owned if rs not in new and ((rs.get("status") or {}).get("replicas") or rs["spec"].get("replicas"))]
+    old = [
+        rs for rs in owned if rs not in new and ((rs.get("status") or {}).get("replicas") or rs["spec"].get("replicas"))
+    ]
     for label, found in (("OldReplicaSets", old), ("NewReplicaSet", new)):
         texts = [
-            f"{rs['metadata']['name']} ({(rs.get('status') or {}).get('replicas', 0)}/{rs['spec'].get('replicas', 0)} replicas created)"
+            f"{rs['metadata']['name']} ({(rs.get('status') or {}).get('replicas', 0)}/{rs['spec'].get('replicas', 0)} "
+            "replicas created)"
             for rs in found
         ]
         lines.add(label, ", ".join(texts) or NONE)
@@ -113,7 +117,9 @@ def job(lines: Lines, obj: Json, cluster: Any, now: float) -> None:
             lines.add(label, when(value))
     if spec.get("activeDeadlineSeconds"):
         lines.add("Active Deadline Seconds", f"{spec['activeDeadlineSeconds']}s")
-    counts = f"{status.get('active', 0)} Active / {status.get('succeeded', 0)} Succeeded / {status.get('failed', 0)} Failed"
+    counts = (
+        f"{status.get('active', 0)} Active / {status.get('succeeded', 0)} Succeeded / {status.get('failed', 0)} Failed"
+    )
     lines.add("Pods Statuses", counts)
     template(lines, obj)
     _conditions(lines, status)
@@ -243,7 +249,10 @@ def _pods_of_node(lines: Lines, name: str, room: Json, cluster: Any, now: float)
     titles = ("CPU Requests", "CPU Limits", "Memory Requests", "Memory Limits")
     lines.table(1, ("Namespace", "Name", *titles, "Age"), rows)
     lines.text("Allocated resources:")
-    summary = [(what, *(_amount(totals[part, what], what, room) for part in ("requests", "limits"))) for what in ("cpu", "memory")]
+    summary = [
+        (what, *(_amount(totals[part, what], what, room) for part in ("requests", "limits")))
+        for what in ("cpu", "memory")
+    ]
     lines.table(1, ("Resource", "Requests", "Limits"), summary)
 
 

@@ -79,7 +79,9 @@ def template(lines: Lines, obj: Json) -> None:
 
 def containers(lines: Lines, spec: Json, states: Mapping[str, Json], level: int = 0) -> None:
     for key, title in (
-        ("initContainers", "Init Containers"), ("containers", "Containers"), ("ephemeralContainers", "Ephemeral Containers")
+        ("initContainers", "Init Containers"),
+        ("containers", "Containers"),
+        ("ephemeralContainers", "Ephemeral Containers"),
     ):  # fmt: skip
         if spec.get(key):
             lines.text(f"{title}:", level)
@@ -123,7 +125,9 @@ def _container(lines: Lines, container: Json, status: Json | None, level: int) -
     mounts = container.get("volumeMounts") or ()
     lines.add("Mounts", "" if mounts else NONE, level)
     for mount in sorted(mounts, key=lambda m: m["mountPath"]):
-        flags = ["ro" if mount.get("readOnly") else "rw"] + ([f'path="{mount["subPath"]}"'] if mount.get("subPath") else [])
+        flags = ["ro" if mount.get("readOnly") else "rw"] + (
+            [f'path="{mount["subPath"]}"'] if mount.get("subPath") else []
+        )
         lines.text(f"{mount['mountPath']} from {mount['name']} ({','.join(flags)})", level + 1)
 
 

@@ -84,11 +84,19 @@ def generic(lines: Lines, value: Json, level: int = 0) -> None:
                 else:
                     lines.text(str(item), level + 1)
         else:
-            lines.add(label, {True: "true", False: "false", None: NONE}.get(inner, inner) if not isinstance(inner, int) or isinstance(inner, bool) else inner, level)
+            lines.add(
+                label,
+                {True: "true", False: "false", None: NONE}.get(inner, inner)
+                if not isinstance(inner, int) or isinstance(inner, bool)
+                else inner,
+                level,
+            )
 
 
 def title(field: str) -> str:
-    words = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)(?=[A-Z][a-z])", lambda m: f"{m[1]} {m[2]}" if m[1] else f"{m[3]} ", field)
+    words = re.sub(
+        r"([a-z0-9])([A-Z])|([A-Z]+)(?=[A-Z][a-z])", lambda m: f"{m[1]} {m[2]}" if m[1] else f"{m[3]} ", field
+    )
     return words[:1].upper() + words[1:]
 
 

@@ -115,7 +115,9 @@ class Kinds:
             other = next((k for k in same if k.api_version == api_version), same[0])
             if other.kind != kind and other.api_version == api_version:
                 return f'{message}, did you mean "{other.kind}"?'
-            hint = f'"{other.kind}" of "{other.api_version}"' if other.kind != kind else f'version "{other.api_version}"'
+            hint = (
+                f'"{other.kind}" of "{other.api_version}"' if other.kind != kind else f'version "{other.api_version}"'
+            )
             return f"{message}, did you mean {hint}?"
         near = _near(kind, [k.kind for k in listable])
         return message + (f', did you mean "{near}"?' if near else "")
@@ -138,7 +140,7 @@ class Kinds:
     @property
     def _file(self) -> Path:
         address = urlsplit(self._wire.credentials.server)
-        cache = os.environ.get("XDG_CACHE_HOME") or str(Path(os.environ.get("HOME") or "/tmp") / ".cache")  # noqa: S108
+        cache = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or tempfile.gettempdir()) / ".cache"
         return Path(cache) / "minik8s" / re.sub(r"[^A-Za-z0-9.-]", "_", address.netloc) / "kinds.json"
 
     def _cached(self) -> list[Kind] | None:

@@ -86,7 +86,9 @@ class Draining:
 
     def _empty(self, pods: Sequence[Json]) -> None:
         """Evict all, again and again those that a budget holds back, and see the last one gone."""
-        waiting = [(Target(self.pods, p["metadata"]["name"], p["metadata"]["namespace"]), p["metadata"]["uid"]) for p in pods]
+        waiting = [
+            (Target(self.pods, p["metadata"]["name"], p["metadata"]["namespace"]), p["metadata"]["uid"]) for p in pods
+        ]
         going: list[tuple[Target, str]] = []
         while waiting:
             refused = [pair for pair in waiting if not self._evict(*pair)]

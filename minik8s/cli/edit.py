@@ -81,7 +81,7 @@ class Editing:
             click.echo("Edit cancelled, no changes made.", err=True)
             return
         with tempfile.NamedTemporaryFile("w", prefix="minik8s-edit-", suffix=f".{self.form}", delete=False) as copy:
-            copy.write(body.strip() and body or text)
+            copy.write((body.strip() and body) or text)
         raise click.ClickException(f"edit cancelled, the refused text is in {copy.name}: {reason}")
 
     def _open(self, text: str) -> str:
@@ -92,7 +92,9 @@ class Editing:
             try:
                 subprocess.run([*shlex.split(command), str(file)], check=True)
             except (OSError, subprocess.CalledProcessError) as error:
-                raise click.ClickException(f'the editor "{command}" failed ({error}): set EDITOR to another one') from None
+                raise click.ClickException(
+                    f'the editor "{command}" failed ({error}): set EDITOR to another one'
+                ) from None
             return file.read_text()
 
     def _read(self, text: str) -> list[Json]:

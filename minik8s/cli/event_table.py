@@ -37,7 +37,9 @@ class EventTable:
         listed = self.cluster.wire.get(self._path, self._query)
         found = sorted(filter(self._wanted, listed["items"]), key=last_seen)
         if print_whole is not None:
-            echo(print_whole(as_list({"apiVersion": "v1", "kind": "Event", **without_managed_fields(e)} for e in found)))
+            echo(
+                print_whole(as_list({"apiVersion": "v1", "kind": "Event", **without_managed_fields(e)} for e in found))
+            )
         elif found:
             head = [(["NAMESPACE"] if self.everywhere else []) + HEADINGS] if self.headings else []
             echo(self._layout.lines([*head, *map(self._row, found)], heading=bool(head)))

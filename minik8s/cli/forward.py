@@ -49,7 +49,9 @@ class Forwarding:
                 if servers and host == "::1" and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     continue
                 why = error.strerror or str(error)
-                raise click.ClickException(f"cannot listen on {host}:{local}: {why}; another port: {local + 1}:{remote}") from None
+                raise click.ClickException(
+                    f"cannot listen on {host}:{local}: {why}; another port: {local + 1}:{remote}"
+                ) from None
             local = server.sockets[0].getsockname()[1]
             shown = f"[{host}]" if ":" in host else host
             self._tell(f"Forwarding from {shown}:{local} -> {remote}")

@@ -90,7 +90,8 @@ def refuse_doubles(manifests: Iterable[tuple[tuple[str, ...], Manifest]]) -> Non
     for identity, manifest in manifests:
         if manifest.name and identity in seen:
             raise click.ClickException(
-                f'{manifest.where()}: {manifest.kind} "{manifest.name}" is defined twice, first at {seen[identity].where()}'
+                f'{manifest.where()}: {manifest.kind} "{manifest.name}" is defined twice, first at '
+                f"{seen[identity].where()}"
             )
         seen[identity] = manifest
 

@@ -13,7 +13,12 @@ from minik8s.cli.connection import Cluster
 from minik8s.cli.printing import Layout, echo
 from minik8s.cli.targets import Target
 from minik8s.cli.verb import (
-    complete_nodes, complete_targets, dry_run_option, duration, selector_option, verb,
+    complete_nodes,
+    complete_targets,
+    dry_run_option,
+    duration,
+    selector_option,
+    verb,
 )  # fmt: skip
 from minik8s.cli.wire import MERGE
 from minik8s.cli.write import Writing, list_of
@@ -92,7 +97,9 @@ def drain(cluster: Cluster, names: tuple[str, ...], selector: str, dry_run: str,
 
 
 @verb()
-@click.argument("words", metavar="nodes NODE KEY=VALUE:EFFECT|KEY:EFFECT-|KEY-...", nargs=-1, shell_complete=complete_targets)
+@click.argument(
+    "words", metavar="nodes NODE KEY=VALUE:EFFECT|KEY:EFFECT-|KEY-...", nargs=-1, shell_complete=complete_targets
+)
 @selector_option
 @click.option("--all", "everything", is_flag=True, help="All nodes.")
 @click.option("--overwrite", is_flag=True, help="Change taints that are there already.")
@@ -157,7 +164,9 @@ def retaint(
     ours = {(t["key"], t["effect"]) for t in added}
     doubles = [t for t in held if (t["key"], t["effect"]) in ours]
     if doubles and not overwrite:
-        raise Conflict(f"node/{node} has the taint {doubles[0]['key']}:{doubles[0]['effect']} already; --overwrite changes it")
+        raise Conflict(
+            f"node/{node} has the taint {doubles[0]['key']}:{doubles[0]['effect']} already; --overwrite changes it"
+        )
     kept = [
         t for t in held
         if (t["key"], t["effect"]) not in ours and not any(t["key"] == k and e in ("", t["effect"]) for k, e in removed)
@@ -193,10 +202,12 @@ def cfg(cluster: Cluster, words: tuple[str, ...]) -> None:
         name, equals, value = word.partition("=")
         name = name.removesuffix("-") if not equals else name
         if name not in known:
-            raise click.ClickException(f'{unknown("setting", name, list(known))}; there are: {", ".join(known)}')
+            raise click.ClickException(f"{unknown('setting', name, list(known))}; there are: {', '.join(known)}")
         if equals and value not in known[name].choices:
             choices = ", ".join(known[name].choices)
-            raise click.ClickException(f"{unknown(f'value of {name}', value, known[name].choices)}; there are: {choices}")
+            raise click.ClickException(
+                f"{unknown(f'value of {name}', value, known[name].choices)}; there are: {choices}"
+            )
         if equals or word.endswith("-"):
             changes[name] = value if equals else None
         else:
@@ -233,5 +244,3 @@ def _store(cluster: Cluster, changes: dict[str, str | None]) -> None:
     except AlreadyExists:
         path = kind.path(CONFIG_NAMESPACE, CONFIG_NAME)
         cluster.wire.send("PATCH", path, {"data": changes}, content_type=MERGE)
-
-

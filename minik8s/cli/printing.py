@@ -153,8 +153,8 @@ def without_managed_fields(obj: Json) -> Json:
 
 
 def printer(output: str) -> Printer | None:
-    """What turns an object (or a List) into text; None for tables ("" and `wide`). ClickException for an unknown form."""
-    form, equals, argument = output.partition("=")
+    """What turns an object (or a List) into text; None for tables ("" and `wide`). ClickException for other forms."""
+    form, _, argument = output.partition("=")
     if form in ("", "wide"):
         return None
     if form in ("json", "yaml"):

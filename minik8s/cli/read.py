@@ -15,8 +15,16 @@ from minik8s.cli.discovery import Kind
 from minik8s.cli.printing import Layout, TablePrinter, as_list, echo, printer, without_managed_fields
 from minik8s.cli.targets import Target
 from minik8s.cli.verb import (
-    Failures, all_namespaces_option, complete_targets, explain, fields_option, files_option, output_option,
-    recursive_option, selector_option, verb,
+    Failures,
+    all_namespaces_option,
+    complete_targets,
+    explain,
+    fields_option,
+    files_option,
+    output_option,
+    recursive_option,
+    selector_option,
+    verb,
 )  # fmt: skip
 from minik8s.cli.wire import JSON, TABLE
 
@@ -109,7 +117,7 @@ class Getting:
             self._failed(error)
             return None
         if table.get("kind") != "Table":  # a server that has no tables: name and nothing more
-            items = table["items"] if "items" in table else [table]
+            items = table.get("items", [table])
             table = {"columnDefinitions": [{"name": "Name"}], "metadata": table["metadata"],
                      "rows": [{"cells": [item["metadata"]["name"]], "object": item} for item in items]}  # fmt: skip
         return table
@@ -169,7 +177,7 @@ class Getting:
             self.failures.add(explain(error))
 
     def _nothing(self) -> None:
-        if self.options["ignore_not_found"] or self.options["no_headers"] and self.print:
+        if self.options["ignore_not_found"] or (self.options["no_headers"] and self.print):
             return
         where = ""
         if any(target.namespace for target in self.wanted):
@@ -320,5 +328,3 @@ def _preferred(cluster: Cluster) -> list[Kind]:
     for kind in cluster.kinds.all():
         seen.setdefault((kind.group, kind.plural), kind)
     return list(seen.values())
-
-

@@ -80,10 +80,18 @@ def _stateful_set(obj: Json, status: Json) -> Progress:
         return Progress(f"Waiting for {wanted - ready} pods to be ready...")
     partition = (strategy.get("rollingUpdate") or {}).get("partition", 0)
     if updated < wanted - partition:
-        return Progress(f"Waiting for partitioned roll out to finish: {updated} out of {wanted - partition} new pods have been updated...")
+        return Progress(
+            f"Waiting for partitioned roll out to finish: {updated} out of {wanted - partition} new pods have been "
+            "updated..."
+        )
     if not partition and status.get("updateRevision") != status.get("currentRevision"):
-        return Progress(f"waiting for statefulset rolling update to complete {updated} pods at revision {status.get('updateRevision')}...")
-    return Progress(f"statefulset rolling update complete {wanted} pods at revision {status.get('currentRevision')}...", done=True)
+        return Progress(
+            f"waiting for statefulset rolling update to complete {updated} pods at revision "
+            f"{status.get('updateRevision')}..."
+        )
+    return Progress(
+        f"statefulset rolling update complete {wanted} pods at revision {status.get('currentRevision')}...", done=True
+    )
 
 
 def revisions(cluster: Cluster, target: Target) -> list[Revision]:

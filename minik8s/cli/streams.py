@@ -57,7 +57,9 @@ def container_of(pod: Json, wanted: str, *, quiet: bool = False) -> str:
         if wanted not in every:
             from minik8s.cli import unknown
 
-            raise click.ClickException(f"{unknown('container', wanted, every)}; pod {meta['name']} has: {', '.join(every)}")
+            raise click.ClickException(
+                f"{unknown('container', wanted, every)}; pod {meta['name']} has: {', '.join(every)}"
+            )
         return wanted
     chosen = str((meta.get("annotations") or {}).get(DEFAULT_CONTAINER, ""))
     if chosen in names:
@@ -116,7 +118,9 @@ def logs(cluster: Cluster, pod: str | None, container_word: str | None, selector
 def _logged(pod: Json, options: dict[str, Any], word: str) -> list[str]:
     if options["all_containers"]:
         spec = pod["spec"]
-        return [c["name"] for key in ("initContainers", "containers", "ephemeralContainers") for c in spec.get(key) or ()]
+        return [
+            c["name"] for key in ("initContainers", "containers", "ephemeralContainers") for c in spec.get(key) or ()
+        ]
     return [container_of(pod, options["container"] or word)]
 
 
@@ -202,7 +206,15 @@ def attach(cluster: Cluster, pod: str, container: str, stdin: bool, tty: bool, q
 
 
 def _converse(
-    cluster: Cluster, word: str, how: str, container: str, command: Sequence[str], *, stdin: bool, tty: bool, quiet: bool
+    cluster: Cluster,
+    word: str,
+    how: str,
+    container: str,
+    command: Sequence[str],
+    *,
+    stdin: bool,
+    tty: bool,
+    quiet: bool,
 ) -> None:
     from minik8s.cli.channels import Conversation
 
@@ -232,7 +244,7 @@ def _converse(
 @click.argument("ports", metavar="[LOCAL:]REMOTE...", nargs=-1, required=True)
 @click.option("--address", default="localhost", show_default=True, help="Addresses to listen on, with commas between.")
 def port_forward(cluster: Cluster, pod: str, ports: tuple[str, ...], address: str) -> None:
-    """Forward local ports to a pod: port-forward web-0 8080:80, port-forward svc/web 8080:http, :80 takes any free one."""
+    """Forward local ports to a pod: port-forward web-0 8080:80, port-forward svc/web :http (:80 takes any free one)."""
     from minik8s.cli.forward import Forwarding
 
     service = _service(cluster, pod)
@@ -269,6 +281,6 @@ def parse_ports(text: str, pod: Json, service: Json | None) -> tuple[int, int]:
             raise click.ClickException(f'pod {pod["metadata"]["name"]} has no port named "{port}"')
         port = named[port]
         given = port if isinstance(given, str) else given
-    if local and not local.isdigit() or not 0 < port < 65536:
+    if (local and not local.isdigit()) or not 0 < port < 65536:
         raise click.ClickException(f'"{text}" is no pair of ports: write LOCAL:REMOTE')
     return (0 if colon and not local else int(local or given)), int(port)

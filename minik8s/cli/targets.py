@@ -86,8 +86,8 @@ def resolve(cluster: Cluster, manifest: Manifest) -> Target:
     wanted = cluster.choice.namespace
     if wanted and manifest.namespace and wanted != manifest.namespace:
         raise click.ClickException(
-            f"{manifest.where('metadata.namespace')}: the namespace of the object ({manifest.namespace}) is not that of "
-            f"the option -n ({wanted})"
+            f"{manifest.where('metadata.namespace')}: the namespace of the object ({manifest.namespace}) is not that "
+            f"of the option -n ({wanted})"
         )
     namespace = manifest.namespace or cluster.namespace
     manifest.obj["metadata"]["namespace"] = namespace

@@ -28,7 +28,8 @@ def print_usage(cluster: Cluster, what: str, name: str, options: dict[str, Any])
         if name and error.details.get("name") == name:
             raise
         raise click.ClickException(
-            "the server has no measurements yet (metrics.k8s.io is not served): try again when a node has run for a minute"
+            "the server has no measurements yet (metrics.k8s.io is not served): try again when a node has run "
+            "for a minute"
         ) from None
     items = [found] if name else found["items"]
     if options["sort_by"]:

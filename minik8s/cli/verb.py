@@ -83,9 +83,7 @@ def _take_choice(values: dict[str, Any]) -> Choice:
     return Choice(**{field: values.pop(field, None) or "" for field in Choice._fields})
 
 
-output_option = click.option(
-    "-o", "--output", default="", help="wide, json, yaml, name, jsonpath=…, custom-columns=…"
-)
+output_option = click.option("-o", "--output", default="", help="wide, json, yaml, name, jsonpath=…, custom-columns=…")
 selector_option = click.option("-l", "--selector", default="", help="Label selector: app=web,tier in (a,b),!old")
 fields_option = click.option("--field-selector", default="", help="Field selector: status.phase=Running")
 all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="In all namespaces.")

@@ -15,7 +15,13 @@ from minik8s.cli.delete import await_gone
 from minik8s.cli.printing import echo
 from minik8s.cli.targets import Target
 from minik8s.cli.verb import (
-    all_namespaces_option, complete_targets, duration, files_option, recursive_option, selector_option, verb,
+    all_namespaces_option,
+    complete_targets,
+    duration,
+    files_option,
+    recursive_option,
+    selector_option,
+    verb,
 )  # fmt: skip
 from minik8s.cli.write import wanted_of
 
@@ -31,7 +37,9 @@ class Goal(NamedTuple):
 
 @verb()
 @click.argument("words", metavar="KIND NAME", nargs=-1, shell_complete=complete_targets)
-@click.option("--for", "goal", required=True, help="condition=Ready[=True], delete, create, jsonpath={.status.phase}=Running")
+@click.option(
+    "--for", "goal", required=True, help="condition=Ready[=True], delete, create, jsonpath={.status.phase}=Running"
+)
 @click.option("--timeout", default="30s", show_default=True, help="How long; 0s looks once, a negative one is a week.")
 @click.option("--all", "everything", is_flag=True, help="All objects of the kind.")
 @all_namespaces_option
@@ -80,7 +88,8 @@ def parse_goal(text: str) -> Goal:
             raise click.ClickException(str(error)) from None
         return Goal("jsonpath", lambda obj: _field(obj, path, wanted))
     raise click.ClickException(
-        f'"{text}" cannot be waited for: write condition=NAME, condition=NAME=STATUS, jsonpath={{.PATH}}=VALUE, create or delete'
+        f'"{text}" cannot be waited for: write condition=NAME, condition=NAME=STATUS, '
+        "jsonpath={.PATH}=VALUE, create or delete"
     )
 
 
@@ -142,7 +151,7 @@ def _await(cluster: Cluster, target: Target, goal: Goal, deadline: float) -> Non
 
 
 def _look(cluster: Cluster, target: Target, goal: Goal) -> str:
-    """"" if the goal is reached, else the version from which to watch."""
+    """ "" if the goal is reached, else the version from which to watch."""
     listed = cluster.wire.get(target.kind.path(target.namespace), {"fieldSelector": f"metadata.name={target.name}"})
     if not listed["items"] and goal.kind != "create":
         raise NotFound(f'{target.kind.name} "{target.name}" not found')

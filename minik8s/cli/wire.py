@@ -161,7 +161,9 @@ class Wire:
                 "is this kubeconfig of another cluster?"
             )
         if isinstance(error, ConnectionRefusedError):
-            return Unreachable(f'the connection to the server {server} was refused: is it running? "minik8s start" starts it')
+            return Unreachable(
+                f'the connection to the server {server} was refused: is it running? "minik8s start" starts it'
+            )
         why = str(error) or type(error).__name__
         return Unreachable(f'unable to reach the server {server}: {why}; "minik8s start" starts one here')
 

@@ -14,8 +14,16 @@ from minik8s.cli.connection import Cluster
 from minik8s.cli.printing import Layout, echo
 from minik8s.cli.targets import Target
 from minik8s.cli.verb import (
-    Verb, cluster_options, complete_targets, dry_run_option, duration, files_option,
-    output_option, recursive_option, selector_option, verb,
+    Verb,
+    cluster_options,
+    complete_targets,
+    dry_run_option,
+    duration,
+    files_option,
+    output_option,
+    recursive_option,
+    selector_option,
+    verb,
 )  # fmt: skip
 from minik8s.cli.wire import MERGE, STRATEGIC
 from minik8s.cli.write import Writing, wanted_of
@@ -48,7 +56,9 @@ def scale(cluster: Cluster, words: tuple[str, ...], replicas: int, current_repli
         held = cluster.wire.get(path)
         count = (held.get("spec") or {}).get("replicas", 0)
         if current_replicas not in (-1, count):
-            raise Conflict(f"{target.text} has {count} replicas, not the {current_replicas} that --current-replicas expects")
+            raise Conflict(
+                f"{target.text} has {count} replicas, not the {current_replicas} that --current-replicas expects"
+            )
         change: Json = {"spec": {"replicas": replicas}}
         if options["resource_version"]:
             change["metadata"] = {"resourceVersion": options["resource_version"]}
@@ -98,7 +108,7 @@ def _aim(cluster: Cluster, words: Sequence[str], aim: str, name: str) -> tuple[T
     if aim:
         found = targets.parse(cluster, [aim] if "/" in aim else aim.split())
         if len(words) > 1:
-            raise click.ClickException(f'one name is expected with --target, there are {len(words)}')
+            raise click.ClickException(f"one name is expected with --target, there are {len(words)}")
         name = name or (words[0] if words else "")
     else:
         found = targets.parse(cluster, words)
@@ -117,8 +127,12 @@ def autoscaler(name: str, target: Target, options: dict[str, Any]) -> Json:
         "minReplicas": options["least"],
         "maxReplicas": options["most"],
         "metrics": [
-            {"type": "Resource", "resource": {"name": what, "target": {"type": "Utilization", "averageUtilization": goal}}}
-            for what, goal in goals.items() if goal
+            {
+                "type": "Resource",
+                "resource": {"name": what, "target": {"type": "Utilization", "averageUtilization": goal}},
+            }
+            for what, goal in goals.items()
+            if goal
         ],
     }  # fmt: skip
     if options["interval"]:
@@ -153,7 +167,9 @@ def _rolling(cluster: Cluster, words: Sequence[str], filenames: Sequence[str], s
     found = wanted_of(cluster, words, filenames, selector, everything=not words)
     for target in found:
         if target.kind.plural not in ROLLING:
-            raise click.ClickException(f"{target.kind.name} have no rollout; deployments, daemonsets and statefulsets do")
+            raise click.ClickException(
+                f"{target.kind.name} have no rollout; deployments, daemonsets and statefulsets do"
+            )
     return found
 
 
@@ -211,9 +227,7 @@ def _next(cluster: Cluster, target: Target, obj: Json, deadline: float) -> Json:
 
 @_rollout_verb
 @click.option("--revision", type=int, default=0, help="Show all of one revision.")
-def history(
-    cluster: Cluster, words: tuple[str, ...], filenames: tuple[str, ...], selector: str, revision: int
-) -> None:
+def history(cluster: Cluster, words: tuple[str, ...], filenames: tuple[str, ...], selector: str, revision: int) -> None:
     """List the revisions that can be gone back to."""
     for target in _rolling(cluster, words, filenames, selector):
         revisions = rollouts.revisions(cluster, target)
@@ -229,7 +243,9 @@ def history(
 
 
 @_rollout_verb
-@click.option("--to-revision", type=click.IntRange(min=0), default=0, help="The one to go back to; 0: the last but one.")
+@click.option(
+    "--to-revision", type=click.IntRange(min=0), default=0, help="The one to go back to; 0: the last but one."
+)
 @dry_run_option
 def undo(
     cluster: Cluster, words: tuple[str, ...], filenames: tuple[str, ...], selector: str, to_revision: int, dry_run: str
@@ -288,11 +304,13 @@ def _change(cluster: Cluster, wanted: Sequence[Target], change: Json, done: str,
             raise click.ClickException(f"{target.text}: only deployments can be {done}")
         is_paused = bool(cluster.wire.get(target.path)["spec"].get("paused"))
         if is_paused != paused:
-            why = "is paused: resume it first" if done == "restarted" else f"is {'already' if is_paused else 'not'} paused"
+            why = (
+                "is paused: resume it first"
+                if done == "restarted"
+                else f"is {'already' if is_paused else 'not'} paused"
+            )
             raise Conflict(f"{target.text} {why}")
         obj = cluster.wire.send("PATCH", target.path, change, writing.query, content_type=STRATEGIC)
         writing.told(target, obj, done)
 
     writing.each(wanted, act, "changing")
-
-

@@ -15,8 +15,18 @@ from minik8s.cli.connection import Cluster
 from minik8s.cli.printing import as_list, echo, printer
 from minik8s.cli.targets import Target
 from minik8s.cli.verb import (
-    Bare, Failures, all_namespaces_option, complete_targets, dry_run_option, explain, files_option, output_option,
-    recursive_option, selector_option, validate_option, validation, verb,
+    Failures,
+    all_namespaces_option,
+    complete_targets,
+    dry_run_option,
+    explain,
+    files_option,
+    output_option,
+    recursive_option,
+    selector_option,
+    validate_option,
+    validation,
+    verb,
 )  # fmt: skip
 from minik8s.cli.wire import JSON_PATCH, MERGE, STRATEGIC
 
@@ -135,7 +145,9 @@ def apply(
     wanted = targets.from_files(cluster, filenames, recursive=recursive)
     if nameless := next((t for t in wanted if not t.name and t.manifest), None):
         assert nameless.manifest is not None
-        raise click.ClickException(f"{nameless.manifest.where('metadata')}: apply needs a name, generateName is for create")
+        raise click.ClickException(
+            f"{nameless.manifest.where('metadata')}: apply needs a name, generateName is for create"
+        )
     writing.each(wanted, lambda target: Applying(writing, target, force=force).run(), "applying")
 
 
@@ -333,7 +345,7 @@ def _marking(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             files_option, selector_option, all_namespaces_option, output_option, dry_run_option,
             click.option("--all", "everything", is_flag=True, help="All objects of the kind."),
             click.option("--overwrite", is_flag=True, help=f"Change {what}s that have another value."),
-            click.option("--list", "listing", cls=Bare, bare="true", type=bool, default=False, help=f"Print the {what}s."),
+            click.option("--list", "listing", is_flag=True, help=f"Print the {what}s."),
         ):  # fmt: skip
             function = option(function)
         return function
@@ -355,9 +367,7 @@ def annotate(cluster: Cluster, words: tuple[str, ...], **options: Any) -> None:
     _mark(cluster, words, "annotations", "annotated", "annotated", options)
 
 
-def _mark(
-    cluster: Cluster, words: Sequence[str], field: str, done: str, undone: str, options: dict[str, Any]
-) -> None:
+def _mark(cluster: Cluster, words: Sequence[str], field: str, done: str, undone: str, options: dict[str, Any]) -> None:
     names, changes = split_changes(words)
     if not changes and not options["listing"]:
         raise click.ClickException("say what to change: KEY=VALUE to set, KEY- to remove")

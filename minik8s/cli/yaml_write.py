@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 # Plain scalars: begin harmlessly, and hold neither `: ` nor ` #` nor what ends a flow.
-_PLAIN = re.compile(r"[A-Za-z0-9_/$(^;<+~\\]([^\x00-\x1f\x7f-\xa0\ud800-\udfff\ufeff\u2028\u2029]*[^\x00-\x20\x7f-\xa0:\ud800-\udfff\ufeff\u2028\u2029])?")
+_PLAIN = re.compile(
+    r"[A-Za-z0-9_/$(^;<+~\\]([^\x00-\x1f\x7f-\xa0\ud800-\udfff\ufeff\u2028\u2029]*[^\x00-\x20\x7f-\xa0:\ud800-\udfff\ufeff\u2028\u2029])?"
+)
 _WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n", "~", ".nan", ".inf", "<<", "="))
 # What some YAML reader takes for a number or a time: `1_000`, `0x1f`, `1e3`, `22:30`, `2024-01-01T10:00:00Z`.
 _NUMBER = re.compile(
@@ -64,7 +66,9 @@ def _item(inner: Any, indent: str) -> Iterator[str]:
 
 def _fits_block(text: str) -> bool:
     lines = text.split("\n")
-    return bool(_BLOCK.fullmatch(text)) and lines[0][:1] not in (" ", "") and not any(line.endswith(" ") for line in lines)
+    return (
+        bool(_BLOCK.fullmatch(text)) and lines[0][:1] not in (" ", "") and not any(line.endswith(" ") for line in lines)
+    )
 
 
 def _block(head: str, text: str, indent: str) -> Iterator[str]:

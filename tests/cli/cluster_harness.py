@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 from aiohttp import web
 from click.testing import CliRunner
 
+from minik8s.api.scheme import SCHEME
 from minik8s.apiserver.app import ApiServer
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import MASTERS, User
 from minik8s.apiserver.authn import ClusterAuthenticator
 from minik8s.apiserver.bootstrap import bootstrap
 from minik8s.apiserver.loopback import LoopbackTransport
+from minik8s.apiserver.openapi import OpenAPI
 from minik8s.apiserver.rbac import RBACAuthorizer
 from minik8s.apiserver.routes import RequestInfo
 from minik8s.apiserver.tokens import ServiceAccountTokens
@@ -28,7 +30,7 @@ from minik8s.client.base import Client
 from minik8s.client.informer import Informers
 from minik8s.config import Config
 from minik8s.pki import issue
-from minik8s.roles.identity import MasterIdentity, master_identity, server_context, write_kubeconfig
+from minik8s.roles.identity import master_identity, server_context, write_kubeconfig
 from minik8s.store.memory import MemoryStore
 from minik8s.store.watch_cache import WatchCache
 
@@ -88,7 +90,7 @@ class TestServer:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_until_complete(self._serve())
-        except BaseException as error:  # noqa: BLE001 - told to the test that waits
+        except BaseException as error:
             self._failed = error
             self._ready.set()
 
@@ -103,6 +105,7 @@ class TestServer:
             handler = build_handler(
                 cache, authenticator=ClusterAuthenticator(tokens, informers), authorizer=authorizer,
                 service_cidr="10.96.0.0/12", rules=authorizer, tokens=tokens,
+                openapi=OpenAPI(SCHEME.resources),
             )  # fmt: skip
             late.target = LoopbackTransport(handler, ADMIN)
             self.client = Client(late.target)
@@ -152,7 +155,13 @@ class Cli:
         self.kubeconfig = server.config.data_dir / "admin.kubeconfig"
 
     def environment(self) -> dict[str, str]:
-        return {"HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig), "EDITOR": "/bin/false", "VISUAL": "", "KUBE_EDITOR": ""}
+        return {
+            "HOME": str(self.home),
+            "KUBECONFIG": str(self.kubeconfig),
+            "EDITOR": "/bin/false",
+            "VISUAL": "",
+            "KUBE_EDITOR": "",
+        }
 
     def args(self, *args: str) -> list[str]:
         """With the test's namespace put in, unless there is one."""

@@ -45,7 +45,12 @@ def test_nothing_to_do_is_an_empty_patch() -> None:
 
 def test_what_others_set_stays_and_what_was_ours_goes() -> None:
     before = deployment(container("a", image="x", env=[{"name": "A", "value": "1"}]), replicas=2, paused=True)
-    live = deployment(container("a", image="x", env=[{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]), container("sidecar"), replicas=7, paused=True)
+    live = deployment(
+        container("a", image="x", env=[{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]),
+        container("sidecar"),
+        replicas=7,
+        paused=True,
+    )
     result = after(before, deployment(container("a", image="y")), live)
     first, second = result["spec"]["template"]["spec"]["containers"]
     assert first == {"name": "a", "image": "y", "env": [{"name": "B", "value": "2"}]}
@@ -57,7 +62,12 @@ def test_what_others_set_stays_and_what_was_ours_goes() -> None:
 def test_a_container_of_ours_that_is_gone_is_deleted_and_order_follows_the_manifest() -> None:
     before = deployment(container("a"), container("b"))
     live = deployment(container("a"), container("b"), container("injected"))
-    names = [c["name"] for c in after(before, deployment(container("c"), container("a")), live)["spec"]["template"]["spec"]["containers"]]
+    names = [
+        c["name"]
+        for c in after(before, deployment(container("c"), container("a")), live)["spec"]["template"]["spec"][
+            "containers"
+        ]
+    ]
     assert names.index("c") < names.index("a")
     assert set(names) == {"a", "c", "injected"}
 
@@ -78,7 +88,11 @@ def test_a_volume_that_changes_its_source() -> None:
 
 def test_lists_of_scalars_merge_as_sets() -> None:
     before, wanted = ({"metadata": {"finalizers": names}} for names in (["a", "b"], ["b", "c"]))
-    assert set(after(before, wanted, {"metadata": {"finalizers": ["a", "b", "x"]}})["metadata"]["finalizers"]) == {"b", "c", "x"}
+    assert set(after(before, wanted, {"metadata": {"finalizers": ["a", "b", "x"]}})["metadata"]["finalizers"]) == {
+        "b",
+        "c",
+        "x",
+    }
 
 
 def test_without_a_schema_lists_are_replaced() -> None:
@@ -89,13 +103,21 @@ def test_without_a_schema_lists_are_replaced() -> None:
 def test_annotation_is_written_as_go_writes_it() -> None:
     assert annotation_text({"b": "<&>", "a": "é"}) == '{"a":"é","b":"\\u003c\\u0026\\u003e"}\n'
     twice = with_annotation(with_annotation({"kind": "X", "metadata": {"name": "x"}}))
-    assert json.loads(twice["metadata"]["annotations"][LAST_APPLIED]) == {"kind": "X", "metadata": {"name": "x", "annotations": {}}}
+    assert json.loads(twice["metadata"]["annotations"][LAST_APPLIED]) == {
+        "kind": "X",
+        "metadata": {"name": "x", "annotations": {}},
+    }
 
 
 NAMES = st.lists(st.sampled_from("abcd"), unique=True, max_size=4)
 CONTAINERS = NAMES.flatmap(
     lambda names: st.tuples(
-        *(st.fixed_dictionaries({"name": st.just(n)}, optional={"image": st.sampled_from("xyz"), "tty": st.booleans()}) for n in names)
+        *(
+            st.fixed_dictionaries(
+                {"name": st.just(n)}, optional={"image": st.sampled_from("xyz"), "tty": st.booleans()}
+            )
+            for n in names
+        )
     ).map(list)
 )
 SPECS = st.fixed_dictionaries({}, optional={"replicas": st.integers(0, 3), "paused": st.booleans()})
@@ -194,6 +216,7 @@ kind: Replicaset
 metadata: {name: rs}
 spec:
   replicas: 1
+  selector: {matchLabels: {a: b}}
   template:
     metadata: {labels: {a: b}}
     spec: {containers: [{name: c, image: x}]}

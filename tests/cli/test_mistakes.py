@@ -13,7 +13,9 @@ def test_unknown_command_and_option(cli: Cli) -> None:
     assert "--for" in cli.fails("wait", "pod/x")
 
 
-@pytest.mark.parametrize(("word", "meant"), [("podz", "pods"), ("deploymnts", "deployments"), ("servce", "service"), ("nods", "nodes")])
+@pytest.mark.parametrize(
+    ("word", "meant"), [("podz", "pods"), ("deploymnts", "deployments"), ("servce", "service"), ("nods", "nodes")]
+)
 def test_unknown_kind_on_the_command_line(cli: Cli, word: str, meant: str) -> None:
     line = cli.fails("get", word)
     assert line == f'error: the server doesn\'t have a resource type "{word}", did you mean "{meant}"?'
@@ -57,7 +59,10 @@ def test_missing_file_and_empty_folder(cli: Cli) -> None:
         ("- 1\n", "x.yaml:1:1: an object is expected, with apiVersion, kind and metadata"),
         ("kind: Pod\nmetadata: {name: x}\n", "x.yaml:1:1: apiVersion is not set"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {labels: {a: b}}\n", "x.yaml:3:1: metadata.name is not set"),
-        ("apiVersion: v1\nkind: Pod\nmetadata:\n  name: 5\n", 'x.yaml:4:3: metadata.name must be a string; write "5" in quotes'),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: 5\n",
+            'x.yaml:4:3: metadata.name must be a string; write "5" in quotes',
+        ),
     ],
 )
 def test_broken_yaml_says_file_line_and_column(cli: Cli, text: str, line: str) -> None:
@@ -92,7 +97,16 @@ def test_invalid_value_is_told_with_its_place(cli: Cli) -> None:
 
 def test_immutable_field(cli: Cli) -> None:
     cli.ok("apply", "-f", "-", stdin=WEB)
-    line = cli.fails("apply", "-f", cli.file("x.yaml", WEB.replace("matchLabels: {app: web}", "matchLabels: {app: v2}").replace("{labels: {app: web}}", "{labels: {app: v2}}")))
+    line = cli.fails(
+        "apply",
+        "-f",
+        cli.file(
+            "x.yaml",
+            WEB.replace("matchLabels: {app: web}", "matchLabels: {app: v2}").replace(
+                "{labels: {app: web}}", "{labels: {app: v2}}"
+            ),
+        ),
+    )
     assert 'Deployment.apps "web" is invalid: spec.selector' in line
     assert "immutable" in line
 
@@ -106,7 +120,7 @@ def test_name_already_taken(cli: Cli) -> None:
 def test_missing_namespace(cli: Cli) -> None:
     line = cli.fails("create", "-n", "nowhere", "-f", cli.file("x.yaml", CONFIG))
     assert line == 'Error from server (NotFound): error when creating "x.yaml": namespaces "nowhere" not found'
-    assert "namespaces \"nowhere\" not found" in cli.fails("apply", "-n", "nowhere", "-f", "x.yaml")
+    assert 'namespaces "nowhere" not found' in cli.fails("apply", "-n", "nowhere", "-f", "x.yaml")
 
 
 def test_two_documents_about_one_object(cli: Cli) -> None:
@@ -141,10 +155,10 @@ def test_no_cluster_at_all(cli: Cli) -> None:
 
 
 def test_server_of_another_ca(cli: Cli) -> None:
-    from minik8s.pki import new_ca
-
     import base64
     import json
+
+    from minik8s.pki import new_ca
 
     config = json.loads(cli.kubeconfig.read_text())
     stranger = base64.b64encode(new_ca("other").certificate).decode()
@@ -156,7 +170,7 @@ def test_server_of_another_ca(cli: Cli) -> None:
 def test_forbidden(cli: Cli) -> None:
     config = str(cli.server.kubeconfig_of("nobody"))
     line = cli.fails("get", "pods", "--kubeconfig", config, "--namespace=default")
-    assert line.startswith("Error from server (Forbidden): pods is forbidden: User \"nobody\" cannot list")
+    assert line.startswith('Error from server (Forbidden): pods is forbidden: User "nobody" cannot list')
 
 
 def test_wrong_use_of_words(cli: Cli) -> None:
