@@ -88,11 +88,6 @@ class KubeletServer:
         finally:
             await runner.cleanup()
 
-    async def run(self, host: str, port: int, context: ssl.SSLContext) -> None:
-        """Listen until cancelled."""
-        async with self.listening(host, port, context):
-            await asyncio.Event().wait()
-
     # -- answers
 
     async def _list(self, request: web.Request) -> web.StreamResponse:

@@ -14,6 +14,7 @@ from minik8s.aio import supervise
 from minik8s.config import Config, save
 from minik8s.net.base import NetworkError
 from minik8s.roles.identity import NodeIdentity, local_node_identity, master_identity
+from minik8s.roles.listening import CannotListen
 from minik8s.roles.lock import AlreadyRunning, agent_lock
 from minik8s.runtime.base import RuntimeFailure
 from minik8s.store.base import StoreError
@@ -26,7 +27,8 @@ RunNode = Callable[[Config, "NodeIdentity | None", "Master | None"], Awaitable[N
 COLLECT_AFTER = 20_000
 log = logging.get_logger("agent")
 # What can be wrong with a machine or its settings: told in one line, without a traceback.
-EXPECTED = (StoreError, RuntimeFailure, NetworkError, AlreadyRunning, OSError)
+UNDERSTOOD = (StoreError, RuntimeFailure, NetworkError, AlreadyRunning, CannotListen)
+EXPECTED = (*UNDERSTOOD, OSError)  # this one before anything runs; later it may be a fault of the program
 
 
 class AgentError(Exception):
@@ -50,6 +52,8 @@ def run_agent(config: Config) -> None:
         raise AgentError(str(error)) from error
     except ExceptionGroup as group:
         first = _first(group)
+        if isinstance(first, UNDERSTOOD):
+            raise AgentError(str(first)) from group
         log.error("the agent stops", error=str(first), kind=type(first).__name__, exc_info=first)
         raise AgentError(f"{type(first).__name__}: {first}") from group
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from minik8s.api.scheme import SCHEME
@@ -32,6 +32,7 @@ from minik8s.controllers.certificates import CertificateController
 from minik8s.controllers.settings import Settings
 from minik8s.log import get_logger
 from minik8s.roles.identity import MasterIdentity, client_context, server_context
+from minik8s.roles.listening import listening_at
 from minik8s.scheduler.scheduler import Scheduler
 from minik8s.store import open_store
 from minik8s.store.watch_cache import WatchCache
@@ -133,7 +134,9 @@ class Master:
         streams = NodeStreams(self.informers.client, client_context(self._identity.ca_file, pair))
         server = ApiServer(self.handler, streams=streams)
         host, port = self._config.listen_address
-        async with server.listening(host, port, context) as (address, bound):
+        async with AsyncExitStack() as stack:
+            with listening_at(host, port, "API server", "--listen"):
+                address, bound = await stack.enter_async_context(server.listening(host, port, context))
             await self.informers.synced()
             log.info("API server ready", address=f"{address}:{bound}", store=self._config.store)
             await asyncio.Event().wait()

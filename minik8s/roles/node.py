@@ -7,6 +7,7 @@ that user's rights and no others.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ from minik8s.net.proxy import ServiceProxy
 from minik8s.net.routed import RoutedPodNetwork
 from minik8s.roles.identity import NodeIdentity, client_context, server_context
 from minik8s.roles.join import join
+from minik8s.roles.listening import listening_at
 from minik8s.runtime.base import EngineUnavailable, Runtime
 from minik8s.runtime.fake import FakeRuntime
 
@@ -107,8 +109,15 @@ async def _real(
         ("dns", dns.run()),
         ("kubelet events", recorder.run()),
         ("kubelet", kubelet.run()),
-        ("kubelet server", server.run("0.0.0.0", config.kubelet_port, context)),
+        ("kubelet server", _serve(server, config.kubelet_port, context)),
     ]
+
+
+async def _serve(server: KubeletServer, port: int, context: ssl.SSLContext) -> None:
+    async with AsyncExitStack() as stack:
+        with listening_at("0.0.0.0", port, "kubelet", "--kubelet-port"):
+            await stack.enter_async_context(server.listening("0.0.0.0", port, context))
+        await asyncio.Event().wait()
 
 
 def simulated_nodes(config: Config, client: Client, informers: Informers) -> list[Activity]:

@@ -176,7 +176,7 @@ def _identify(path: Path) -> None:
 
 def _verify(db: sqlite3.Connection, path: Path, pragma: str) -> None:
     if (result := db.execute(f"PRAGMA {pragma}(1)").fetchone()[0]) != "ok":
-        raise _corrupt(path, f"is damaged ({result})")
+        raise _corrupt(path, f"is damaged ({' '.join(result.split())})")  # it may say several lines
 
 
 def _snapshot(db: sqlite3.Connection, path: Path) -> Snapshot:
