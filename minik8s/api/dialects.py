@@ -98,10 +98,22 @@ def _replica_set(doc: Json) -> list[Json]:
         doc["kind"] = "ReplicaSet"
     if doc.get("apiVersion") in (None, "", "v1"):
         doc["apiVersion"] = "apps/v1"
-    template = (doc.get("spec") or {}).get("template") if isinstance(doc.get("spec"), dict) else None
-    if isinstance(template, dict):
+    spec = doc.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) else None
+    if isinstance(spec, dict) and isinstance(template, dict):
         _mend_pod_spec(template.get("spec"))
+        if not spec.get("selector"):
+            _select_own_pods(doc, spec, template)
     return [doc]
+
+
+def _select_own_pods(doc: Json, spec: Json, template: Json) -> None:
+    """apps/v1 demands a selector; who leaves it out means the template's labels. Without any, one is made."""
+    meta = template.setdefault("metadata", {})
+    if isinstance(meta, dict):
+        name = _map(doc.get("metadata"), "metadata").get("name", "")
+        meta["labels"] = meta.get("labels") or {"minik8s.io/replicaset": name}
+        spec["selector"] = {"matchLabels": meta["labels"]}
 
 
 def _service(doc: Json) -> list[Json]:

@@ -27,7 +27,12 @@ NATIVE = [
         "metadata": {"name": "p"},
         "spec": {"containers": [{"name": "a", "image": "b"}]},
     },
-    {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "r"}, "spec": {"template": {"spec": {}}}},
+    {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {"name": "r"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {}}},
+    },
     {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": [{"protocol": "TCP"}]}},
     {
         "apiVersion": "autoscaling/v2",
@@ -99,6 +104,17 @@ def test_pod_with_old_cases_and_nanocores():
 def test_replica_set_of_the_wrong_case_and_version():
     found = one({"apiVersion": "v1", "kind": "Replicaset", "metadata": {"name": "r"}, "spec": {"replicas": 2}})
     assert (found["apiVersion"], found["kind"]) == ("apps/v1", "ReplicaSet")
+
+
+def test_replica_set_without_a_selector_selects_by_its_template():
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}}
+    found = one(
+        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "r"}, "spec": {"template": template}}
+    )
+    assert found["spec"]["selector"] == {"matchLabels": {"a": "b"}}
+    bare = one({"kind": "ReplicaSet", "metadata": {"name": "r"}, "spec": {"template": {"spec": {}}}})
+    labels = bare["spec"]["template"]["metadata"]["labels"]
+    assert labels == bare["spec"]["selector"]["matchLabels"] == {"minik8s.io/replicaset": "r"}
 
 
 def test_classic_autoscaler():
