@@ -273,13 +273,17 @@ async def _send_stream(http: web.BaseRequest, response: ApiResponse) -> web.Stre
     out = web.StreamResponse(status=response.code, headers={"content-type": response.content_type, **response.headers})
     out.enable_chunked_encoding()
     transport = http.transport
+    direct = transport if http.method != "HEAD" else None
     async with aclosing(response.stream) as batches:
         try:
             await out.prepare(http)
             async for batch in batches:
                 data = b"".join(batch)
-                if transport is None or transport.get_write_buffer_size() + len(data) < UNTIMED:
-                    await out.write(data)  # goes to the socket's buffer: no need for a timer
+                if direct is not None and direct.get_write_buffer_size() + len(data) < UNTIMED:
+                    if direct.is_closing():
+                        return out
+                    # A chunk for the socket's buffer: no need to wait, and watches are many.
+                    direct.write(b"%x\r\n%s\r\n" % (len(data), data))
                     continue
                 async with asyncio.timeout(WRITE_TIMEOUT):
                     await out.write(data)

@@ -75,10 +75,11 @@ class Watches:
         return self._run(prefix, folder, seen, options)
 
     async def _run(self, prefix: str, folder: str, seen: View, options: WatchOptions) -> Frames:
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + options.timeout
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + options.timeout
         self.open += 1
         watcher: Watcher | None = None
+        timer: asyncio.TimerHandle | None = None
         try:
             initial: Sequence[Record] = ()
             after = options.after
@@ -90,26 +91,25 @@ class Watches:
                 yield [self._views.added(seen, record) for record in initial[start : start + INITIAL_BATCH]]
             if options.initial_end:
                 yield [bookmark(seen, after, initial_end=True)]
-            while (left := deadline - clock()) > 0:
-                if batch := await self._next(watcher, seen, left, bookmarks=options.bookmarks):
-                    yield batch
+            timer = loop.call_later(min(options.timeout, BOOKMARK_INTERVAL), watcher.nudge)
+            while (left := deadline - loop.time()) > 0:
+                if changes := await watcher.next():
+                    if batch := self._render(seen, changes):
+                        yield batch
+                    continue
+                timer = loop.call_later(min(left, BOOKMARK_INTERVAL), watcher.nudge)
+                if options.bookmarks and watcher.idle:
+                    yield [bookmark(seen, self._cache.revision)]
         except ServiceUnavailable:
             return  # the server stops: clients see the end of the stream and try again
         except StatusError as error:
             yield [error_frame(error.to_status())]
         finally:
             self.open -= 1
+            if timer is not None:
+                timer.cancel()
             if watcher is not None:
                 watcher.close()
-
-    async def _next(self, watcher: Watcher, seen: View, left: float, *, bookmarks: bool) -> list[bytes]:
-        """The next frames, or none when `left` seconds are over. No timeout spans a `yield`: it would hit whoever
-        iterates."""
-        try:
-            async with asyncio.timeout(min(left, BOOKMARK_INTERVAL)):
-                return self._render(seen, await watcher.next())
-        except TimeoutError:
-            return [bookmark(seen, self._cache.revision)] if bookmarks and watcher.idle else []
 
     def _render(self, seen: View, changes: Sequence[Change]) -> list[bytes]:
         frame = self._views.frame

@@ -22,14 +22,18 @@ class Watcher:
         self._leave = leave
         self._buffer: list[Change] = []
         self._sleeper: asyncio.Future[None] | None = None
+        self._nudged = False
         self._end: Exception | None = None
 
     async def next(self) -> list[Change]:
-        """All changes since the last call, at least one. Raises Gone when the watch has to begin anew with a list,
-        ServiceUnavailable when the server stops. Cancelling it loses nothing."""
+        """All changes since the last call, at least one; none after a `nudge`. Raises Gone when the watch has to begin
+        anew with a list, ServiceUnavailable when the server stops. Cancelling it loses nothing."""
         while not self._buffer:
             if self._end is not None:
                 raise self._end
+            if self._nudged:
+                self._nudged = False
+                return []
             self._sleeper = asyncio.get_running_loop().create_future()
             try:
                 await self._sleeper
@@ -56,6 +60,11 @@ class Watcher:
             self._wake()
         elif len(self._buffer) > self._limit:
             self._overflow()
+
+    def nudge(self) -> None:
+        """Let `next` return without a change, once: so that a timer costs nothing while changes come."""
+        self._nudged = True
+        self._wake()
 
     def prepend(self, changes: Sequence[Change]) -> None:
         """Put the past before what has come meanwhile."""
