@@ -106,7 +106,11 @@ class RoutedPodNetwork:
             self._save()
 
     async def known(self) -> dict[str, str]:
-        self._leases = self._leases.seen(await self._netlink.pods())
+        before = self._leases
+        wired = await self._netlink.pods()
+        # A pod may have come or gone since the kernel was asked: then its old answer must not undo that.
+        if self._leases is before:
+            self._leases = before.seen(wired)
         return dict(self._leases.held)
 
     async def set_host_ports(self, ports: Mapping[str, Sequence[HostPort]]) -> None:
