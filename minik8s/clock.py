@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 
 Clock = Callable[[], float]  # Unix time in seconds
 
@@ -13,6 +14,11 @@ system_clock: Clock = time.time
 
 def rfc3339(seconds: float) -> str:
     """`2024-05-01T10:00:00Z`: metav1.Time, whole seconds."""
+    return _whole_second(int(seconds))
+
+
+@lru_cache(maxsize=16)
+def _whole_second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
