@@ -31,6 +31,7 @@ GZIP_FROM = 128 * 1024  # bytes, as Kubernetes: below, compressing costs more th
 KEEPALIVE = 180.0  # seconds a connection may be idle
 WRITE_TIMEOUT = 60.0  # seconds a client may take to accept what is sent
 UNTIMED = 32 * 1024  # bytes: what fits below the mark at which a transport makes its writers wait
+SLICE = 256 * 1024  # bytes of a large body that are written at once
 READ_TIMEOUT = 60.0  # seconds a client may take to send a body
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 FIRST_REQUEST_TIMEOUT = 30.0  # seconds until a new connection must have sent the head of a request
@@ -124,7 +125,7 @@ class ApiServer:
             return await _send_stream(http, response)
         if _is_simple(response, http):
             return Whole(response)
-        return await _send(_plain(response, http), http)
+        return _plain(response, http) if len(response.body) < UNTIMED else await _send_large(response, http)
 
 
 class Whole(web.StreamResponse):
@@ -239,6 +240,12 @@ def _certificate(http: web.BaseRequest) -> tuple[str, tuple[str, ...]]:
 
 
 def _plain(response: ApiResponse, http: web.BaseRequest) -> web.Response:
+    headers, body = _compressed(response, http)
+    return web.Response(status=response.code, body=body, headers=headers)
+
+
+def _compressed(response: ApiResponse, http: web.BaseRequest) -> tuple[dict[str, str], bytes]:
+    """Headers and body; big ones are compressed for clients that understand that."""
     headers = {"content-type": response.content_type, **response.headers}
     body = response.body
     if (
@@ -249,22 +256,25 @@ def _plain(response: ApiResponse, http: web.BaseRequest) -> web.Response:
         packer = zlib.compressobj(1, wbits=31)
         body = packer.compress(body) + packer.flush()
         headers |= {"content-encoding": "gzip", "vary": "Accept-Encoding"}
-    return web.Response(status=response.code, body=body, headers=headers)
+    return headers, body
 
 
-async def _send(response: web.Response, http: web.BaseRequest) -> web.Response:
-    """Small answers fit into the socket's buffer; a client that does not fetch a big one is cut off."""
-    if (response.content_length or 0) < UNTIMED:
-        return response
+async def _send_large(response: ApiResponse, http: web.BaseRequest) -> web.StreamResponse:
+    """Slice by slice, so that the client reads one while the next is encrypted; one that does not fetch is cut off."""
+    headers, body = _compressed(response, http)
+    out = web.StreamResponse(status=response.code, headers={**headers, "content-length": str(len(body))})
+    slices = memoryview(body) if http.method != "HEAD" else memoryview(b"")
     try:
         async with asyncio.timeout(WRITE_TIMEOUT):
-            await response.prepare(http)
-            await response.write_eof()
+            await out.prepare(http)
+            for start in range(0, len(slices), SLICE):
+                await out.write(slices[start : start + SLICE])
+            await out.write_eof()
             await http.writer.drain()
     except TimeoutError:
         if http.transport is not None:
             http.transport.abort()
-    return response
+    return out
 
 
 async def _send_stream(http: web.BaseRequest, response: ApiResponse) -> web.StreamResponse:

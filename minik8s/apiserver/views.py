@@ -57,15 +57,18 @@ class Views:
             return self._table(served, form, records, meta)
         if form.shape == "partial":
             kind, version = "PartialObjectMetadataList", f"meta.k8s.io/{form.version}"
-            items = b",".join([partial(record.value, form.version) for record in records])
+            items = [partial(record.value, form.version) for record in records]
         else:
             kind, version = served.resource.kind + "List", served.api_version
             if served.alias is None:
-                items = b",".join([record.value for record in records])
+                items = [record.value for record in records]
             else:
-                items = b",".join([self._converted(served, record.value) for record in records])
+                items = [self._converted(served, record.value) for record in records]
+        items = items or [b""]
         head = b'{"kind":"%s","apiVersion":"%s","metadata":%s,"items":[' % (kind.encode(), version.encode(), meta)
-        return head + items + b"]}"
+        items[0] = head + items[0]
+        items[-1] += b"]}"
+        return b",".join(items)  # one copy: a list may have megabytes
 
     def added(self, seen: View, record: Record) -> bytes:
         """The frame that introduces an object at the start of a watch."""
