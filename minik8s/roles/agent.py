@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 from collections.abc import Awaitable, Callable
@@ -28,7 +29,6 @@ COLLECT_AFTER = 20_000
 log = logging.get_logger("agent")
 # What can be wrong with a machine or its settings: told in one line, without a traceback.
 UNDERSTOOD = (StoreError, RuntimeFailure, NetworkError, AlreadyRunning, CannotListen)
-EXPECTED = (*UNDERSTOOD, OSError)  # this one before anything runs; later it may be a fault of the program
 
 
 class AgentError(Exception):
@@ -48,8 +48,10 @@ def run_agent(config: Config) -> None:
         with runner, agent_lock(config.data_dir):
             save(config)
             runner.run(_until_signalled(config))
-    except EXPECTED as error:
+    except UNDERSTOOD as error:
         raise AgentError(str(error)) from error
+    except OSError as error:  # before anything runs; later it may be a fault of the program
+        raise AgentError(_trouble(error, config)) from error
     except ExceptionGroup as group:
         first = _first(group)
         if isinstance(first, UNDERSTOOD):
@@ -111,6 +113,12 @@ def _settle() -> None:
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 20)
     gc.enable()
+
+
+def _trouble(error: OSError, config: Config) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = f"; make space there ('df {config.data_dir}'), then start again" if full else ""
+    return f"{error.filename or config.data_dir}: {error.strerror or error}{remedy}"
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -77,7 +77,7 @@ class Host:
         return set(os.listdir(folder)) if folder.exists() else set()
 
     def leftovers(self, uids: set[str]) -> dict[str, Any]:
-        """What belongs to no pod of `uids`; empty if all is as it should be. Pods of `uids` are all on the pod network."""
+        """What belongs to no pod of `uids`, which are all on the pod network; empty if all is as it should be."""
         found = {
             "containers": sorted(one.name for one in self.containers() if one.uid not in uids),
             "leases": sorted(self.leases().keys() - uids),

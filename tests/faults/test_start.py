@@ -150,6 +150,10 @@ def small(data: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", data], check=True)
 
 
+def resize(folder: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
+
+
 @pytest.mark.root
 async def test_a_full_disk(small: Path, cluster: Agent) -> None:
     started(cluster)
@@ -182,10 +186,11 @@ async def test_a_full_disk(small: Path, cluster: Agent) -> None:
     if cluster.pid is not None:
         cluster.stop()
     else:
-        assert "full" in cluster.log.splitlines()[-1]
+        assert "space" in cluster.log.splitlines()[-1]
+        assert str(small) in cluster.log.splitlines()[-1]
     assert "Traceback" not in cluster.log
 
-    subprocess.run(["mount", "-o", "remount,size=40m", small], check=True)
+    resize(small, "40m")
     started(cluster)
     async with admin(cluster) as client:
         kept = {one.metadata.name for one in (await client.list(ConfigMap, "default")).items}

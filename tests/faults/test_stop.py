@@ -28,7 +28,7 @@ def patience(seconds: float) -> float:
 async def test_pods_outlive_the_agent(agent: Agent, host: Host, number: signal.Signals) -> None:
     name = f"stay-{number.name.lower()}"
     async with admin(agent) as client:
-        # All that could hold it up: a pod that is being deleted and one that cannot start, a watch, a followed log, a shell.
+        # What could hold it up: a pod that is being deleted, one that cannot start, a watch, a followed log, a shell.
         await client.create(Pod, pod(name, sh("while echo tick; do sleep 0.2; done")), "default")
         deaf = sh("trap '' TERM; while true; do sleep 1; done")
         await client.create(Pod, pod(f"deaf-{number.name.lower()}", deaf, terminationGracePeriodSeconds=20), "default")
