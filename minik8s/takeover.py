@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 CHUNK = 64 * 1024  # bytes read at once; a paused connection holds at most twice as much
+# While a connection is not read, because its reader is behind, only what we send shows that the other side has died.
+PING_SECONDS = 10.0
 
 T = TypeVar("T")
 

@@ -44,8 +44,10 @@ _MAYBE_STREAMED = re.compile("|".join(f"/{name}" for name, row in SUBRESOURCES.i
 class StreamProxy(Protocol):
     """Serves log, exec, attach, portforward and proxy: bytes between a client and a node."""
 
-    async def serve(self, info: RequestInfo, user: User, request: web.BaseRequest) -> web.StreamResponse:
-        """`user` has been found to be allowed. Raises StatusError as long as no response has begun."""
+    async def serve(
+        self, info: RequestInfo, user: User, request: web.BaseRequest, body: bytes
+    ) -> web.StreamResponse:
+        """`user` has been found to be allowed, `body` is read. Raises StatusError while no response has begun."""
         ...
 
 
@@ -117,7 +119,7 @@ class ApiServer:
                 if _is_streamed(info):
                     user = await self.handler.admit(request, info)
                     self.handler.served(info)
-                    return await self.streams.serve(info, user, http)
+                    return await self.streams.serve(info, user, http, request.body)
         except StatusError as error:
             return _plain(error_response(error), http)
         response = await self.handler.handle(request)

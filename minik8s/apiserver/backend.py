@@ -43,10 +43,9 @@ class Backend(NamedTuple):
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
-async def hand_over(request: web.BaseRequest, backend: Backend, target: str) -> web.StreamResponse:
+async def hand_over(request: web.BaseRequest, backend: Backend, target: str, body: bytes = b"") -> web.StreamResponse:
     """Let `backend` answer a request under the path and query `target`. ServiceUnavailable if it does not."""
     upgrade = wants_upgrade(request)
-    body = b"" if upgrade else await request.read()
     async with _connected(backend) as (reader, writer):
         try:
             async with asyncio.timeout(ANSWER_SECONDS):

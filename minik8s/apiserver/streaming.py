@@ -38,13 +38,13 @@ class NodeStreams:
         self._client = client
         self._kubelets = kubelets
 
-    async def serve(self, info: RequestInfo, user: User, request: web.BaseRequest) -> web.StreamResponse:
+    async def serve(self, info: RequestInfo, user: User, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         """Answer by whom it concerns. Raises StatusError while nothing has been sent."""
         if info.group or info.resource not in ("pods", "services", "nodes"):
             raise NotFound("the server could not find the requested resource")
         if info.subresource == "proxy":
-            backend, port_path = await self._proxied(info), "/" + _behind_proxy(request.raw_path, info)
-            return await hand_over(request, backend, port_path)
+            backend = await self._proxied(info)
+            return await hand_over(request, backend, "/" + _behind_proxy(request.raw_path, info), body)
         if info.resource != "pods":
             raise NotFound("the server could not find the requested resource")
         if info.verb not in (("get",) if info.subresource == "log" else ("get", "create")):
@@ -87,8 +87,7 @@ class NodeStreams:
             service = await self._client.get(Service, wanted.name, info.namespace)
             found = await self._client.list(EndpointSlice, info.namespace, labels=f"{SERVICE_NAME_LABEL}={wanted.name}")
             address, port = service_address(service, found.items, wanted.port)
-        if ip_address(address).is_loopback or ip_address(address).is_link_local:
-            raise BadRequest(f"the address {address} may not be proxied to")
+        check_address(address)
         context = _unverified() if wanted.scheme == "https" else None
         return Backend(address, port, context, f"{info.resource} {wanted.name}")
 
@@ -147,6 +146,16 @@ def choose_container(pod: Pod, asked: str) -> str:
     raise BadRequest(
         f"a container name must be specified for pod {pod.metadata.name}, choose one of: [{' '.join(names)}]{more}"
     )
+
+
+def check_address(address: str) -> None:
+    """Who may write a pod's status or endpoints must not thereby reach what listens on this machine alone."""
+    try:
+        allowed = not (ip_address(address).is_loopback or ip_address(address).is_link_local)
+    except ValueError:
+        allowed = False
+    if not allowed:
+        raise BadRequest(f'the address "{address}" may not be proxied to')
 
 
 class Proxied(NamedTuple):

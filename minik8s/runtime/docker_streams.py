@@ -18,6 +18,7 @@ from minik8s.runtime.base import LogLine
 
 _CHUNK = 64 << 10
 _HEADER = 8
+_LINGER = 1.0  # seconds
 
 
 class Address(NamedTuple):
@@ -145,9 +146,12 @@ def _message(body: bytes) -> str:
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
+    """Close, giving what was written a moment to be taken: a process that reads nothing must not hold us."""
     writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+    with contextlib.suppress(OSError):  # TimeoutError is one
+        async with asyncio.timeout(_LINGER):
+            await writer.wait_closed()
+    writer.transport.abort()
 
 
 async def json_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:

@@ -21,11 +21,10 @@ from minik8s.kubelet.streaming.spdy import (
     Reset,
     Spdy,
 )
-from minik8s.takeover import CHUNK
+from minik8s.takeover import CHUNK, PING_SECONDS
 
 INBOX = 256 * 1024  # bytes that a stream holds for its reader before the link is left unread
 UNACCEPTED = 64  # streams that wait to be accepted before the link is left unread
-PING_SECONDS = 30.0  # a client that vanished unseen is noticed by what we send
 
 
 class Link(Protocol):

@@ -18,11 +18,11 @@ from aiohttp import WSMsgType, web
 from minik8s.api.resource import Json
 from minik8s.kubelet.streaming.session import CLOSE, ERROR, RESIZE, STDIN, STDOUT, resize
 from minik8s.runtime.base import Streams
+from minik8s.takeover import PING_SECONDS
 
 V5 = "v5.channel.k8s.io"
 PROTOCOLS = (V5, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io")
 MAX_MESSAGE = 16 * 1024 * 1024  # bytes; clients choose how much they put into one
-PING_SECONDS = 30.0  # a client that vanished unseen is noticed by what we send
 
 
 def offered(request: web.BaseRequest) -> set[str]:

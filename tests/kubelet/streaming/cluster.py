@@ -75,7 +75,7 @@ class Cluster:
                 await self.runtime.create_container(
                     ContainerSpec(
                         uid, name, "default", c, 0, "h", BUSYBOX, sandbox_spec, sandbox.id, command=command,
-                        tty=spec.get("tty", False), stdin=spec.get("stdin", False), stdin_once=spec.get("stdinOnce", False),
+                        tty=spec.get("tty", False), stdin=spec.get("stdin", False),
                     )
                 )
             )  # fmt: skip
@@ -93,6 +93,19 @@ class Cluster:
         patched = await self.client.patch(Pod, name, "default", {"status": status}, subresource="status")
         await self.pods.caught_up(patched.metadata.resourceVersion)
         return ids[0]
+
+    async def until_exited(self, container_id: str) -> None:
+        """Return when a container has ended by itself."""
+        async with asyncio.timeout(20):
+            while any(i.id == container_id and i.state != "exited" for i in await self.runtime.containers()):
+                await asyncio.sleep(0.02)
+
+    async def restart(self, name: str, *command: str) -> None:
+        """A further attempt of the pod's container, as a kubelet would make it."""
+        uid, sandbox = self.uids[name], next(i for i in await self.runtime.containers(self.uids[name]) if i.is_sandbox)
+        sandbox_spec = SandboxSpec(uid, name, "default", hostname=name)
+        spec = ContainerSpec(uid, name, "default", "app", 1, "h", BUSYBOX, sandbox_spec, sandbox.id, command=command)
+        await self.runtime.start(await self.runtime.create_container(spec))
 
     def command(self, kubectl: Path, *args: str) -> list[str]:
         server = f"--server=https://{self.api[0]}:{self.api[1]}"

@@ -78,6 +78,19 @@ async def test_logs_follow_from_the_last_lines_on(docker: Cluster, kubectl: Path
     assert ended.out.startswith(b"20")
 
 
+async def test_logs_of_the_attempt_before(docker: Cluster, kubectl: Path) -> None:
+    first = await docker.pod("web", "sh", "-c", "echo the first")
+    await docker.until_exited(first)
+    await docker.restart("web", "sh", "-c", "echo the second; sleep 1000")
+    ended = await docker.kubectl(kubectl, "logs", "web", "--previous")
+    assert (ended.out, ended.err) == (b"the first\n", "")
+    following = await docker.start(kubectl, "logs", "web", "-f")
+    assert following.stdout is not None
+    assert await following.stdout.readline() == b"the second\n"
+    following.kill()
+    await following.wait()
+
+
 async def test_a_cancelled_follow_frees_everything(docker: Cluster, kubectl: Path) -> None:
     await docker.pod("web", *FOREVER)
     before = docker.connections()
@@ -85,6 +98,14 @@ async def test_a_cancelled_follow_frees_everything(docker: Cluster, kubectl: Pat
     await docker.until(lambda: docker.connections() > before)
     following.kill()
     await following.wait()
+    await docker.until(lambda: docker.connections() == before)
+
+
+async def test_fifty_at_once(docker: Cluster, kubectl: Path) -> None:
+    await docker.pod("web", *FOREVER)
+    before = docker.connections()
+    runs = (docker.kubectl(kubectl, "exec", "-i", "web", "--", "cat", stdin=b"%d" % n) for n in range(50))
+    assert [ended.out for ended in await asyncio.gather(*runs)] == [b"%d" % n for n in range(50)]
     await docker.until(lambda: docker.connections() == before)
 
 
@@ -137,10 +158,8 @@ async def test_a_terminal_is_one_and_has_its_size(docker: Cluster, kubectl: Path
         screen.resize(100, 40)
         await screen.type(b"stty size; tty\n", until=b"40 100\r\n/dev/")
         screen.resize(132, 50)
-        await screen.type(
-            b"while [ \"$(stty size)\" != '50 132' ]; do sleep 0.05; done; echo now it\\'s big\n",
-            until=b"now it's big\r\n",
-        )
+        wait = b"while [ \"$(stty size)\" != '50 132' ]; do sleep 0.05; done; echo grown to $((2*66))\n"
+        await screen.type(wait, until=b"grown to 132\r\n")
         await screen.type(b"exit 7\n")
         assert await process.wait() == 7
 
