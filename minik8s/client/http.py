@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from minik8s.api.errors import ServiceUnavailable, StatusError, Timeout, from_st
 
 REQUEST_TIMEOUT = 60.0  # seconds for a whole request that is no watch
 CONNECT_TIMEOUT = 10.0  # seconds; TCP and TLS
+CONNECTIONS = 16  # requests at once, watches apart: each connection costs a TLS handshake, worth dozens of requests
 SILENCE = 150.0  # seconds without a byte after which a watch's peer is dead: bookmarks come every 60
 
 
@@ -36,9 +38,10 @@ class HttpTransport:
         self._context = context
         self._token = token
         self._session: aiohttp.ClientSession | None = None
+        self._turns = asyncio.Semaphore(CONNECTIONS)
 
     async def __aenter__(self) -> Self:
-        # Watches hold a connection each, so there is no limit on them.
+        # Watches hold a connection each, so there is no limit on those.
         connector = aiohttp.TCPConnector(limit=0, ssl=self._context or True, keepalive_timeout=60)
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=CONNECT_TIMEOUT)
         headers = {"user-agent": f"minik8s/{__version__}", "accept": "application/json"}
@@ -64,9 +67,10 @@ class HttpTransport:
         """See `Transport`. Raises StatusError: the server's own, Timeout, or ServiceUnavailable (out of reach)."""
         headers = {**self._authorization(), **({"content-type": content_type} if body else {})}
         with _translated(self._server):
-            async with self._open().request(
-                method, self._url(path, query), data=body or None, headers=headers
-            ) as answer:
+            async with (
+                self._turns,
+                self._open().request(method, self._url(path, query), data=body or None, headers=headers) as answer,
+            ):
                 data = await answer.read()
                 if answer.status >= 400:
                     raise _error(data, answer.status)
