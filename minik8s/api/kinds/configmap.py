@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import re
 
 from minik8s.api.errors import Cause, forbidden, invalid
@@ -29,12 +30,17 @@ def validate_data(obj: Json, old: Json | None) -> list[Cause]:
     causes = []
     size = 0
     for part in ("data", "binaryData"):
+        encoded = part == "binaryData" or obj.get("kind") == "Secret"
         for key, value in (obj.get(part) or {}).items():
-            size += len(value)
-            if not KEY.fullmatch(key) or key in (".", ".."):
+            size += len(binascii.a2b_base64(value)) if encoded else len(value.encode())
+            if not KEY.fullmatch(key):
                 causes.append(
                     invalid(f"{part}[{key}]", key, "a key must consist of alphanumeric characters, '-', '_' or '.'")
                 )
+            elif key == "." or key.startswith(".."):
+                causes.append(invalid(f"{part}[{key}]", key, "a key must not be '.' or begin with '..'"))
+    for key in sorted((obj.get("data") or {}).keys() & (obj.get("binaryData") or {}).keys()):
+        causes.append(invalid("data", key, "duplicate of key present in binaryData"))
     if size > SIZE_LIMIT:
         causes.append(Cause("data", "FieldValueTooLong", f"Too long: may not be more than {SIZE_LIMIT} bytes"))
     if old is not None and old.get("immutable"):

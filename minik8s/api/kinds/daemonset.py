@@ -6,6 +6,7 @@ from minik8s.api.errors import Cause, invalid, not_supported
 from minik8s.api.kinds.columns import AGE, CONTAINERS, IMAGES, NAME, SELECTOR, dig, labels_text, number
 from minik8s.api.kinds.pod import PodTemplateSpec
 from minik8s.api.kinds.workload import default_workload, is_zero, validate_share, validate_workload
+from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Condition, IntOrString, LabelSelector, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
@@ -53,7 +54,7 @@ def _default(obj: Json) -> None:
     default_workload(obj)
     spec = obj["spec"]
     strategy = spec.setdefault("updateStrategy", {})
-    strategy.setdefault("type", "RollingUpdate")
+    fill(strategy, "type", "RollingUpdate")
     if strategy["type"] == "RollingUpdate":
         strategy["rollingUpdate"] = {"maxSurge": 0, "maxUnavailable": 1, **(strategy.get("rollingUpdate") or {})}
     spec.setdefault("revisionHistoryLimit", 10)
@@ -71,9 +72,9 @@ def _validate(obj: Json, old: Json | None) -> list[Cause]:
     if strategy["type"] not in STRATEGIES:
         causes.append(not_supported("spec.updateStrategy.type", strategy["type"], STRATEGIES))
     rolling = strategy.get("rollingUpdate")
-    if rolling:
+    if rolling and strategy["type"] == "RollingUpdate":  # with OnDelete it means nothing
         for name in ("maxUnavailable", "maxSurge"):
-            causes += validate_share(rolling[name], f"spec.updateStrategy.rollingUpdate.{name}")
+            causes += validate_share(rolling[name], f"spec.updateStrategy.rollingUpdate.{name}", name)
         if is_zero(rolling["maxUnavailable"]) == is_zero(rolling["maxSurge"]):
             field = "spec.updateStrategy.rollingUpdate.maxUnavailable"
             causes.append(

@@ -6,6 +6,7 @@ from minik8s.api.errors import Cause, forbidden, invalid, not_supported
 from minik8s.api.kinds.columns import AGE, CONTAINERS, IMAGES, NAME, SELECTOR, dig, number
 from minik8s.api.kinds.pod import PodTemplateSpec
 from minik8s.api.kinds.workload import default_workload, is_zero, validate_share, validate_workload
+from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Condition, IntOrString, LabelSelector, Object, Struct
 from minik8s.api.resource import Column, Json, Resource, Scale
 
@@ -56,7 +57,7 @@ def _default(obj: Json) -> None:
     spec = obj["spec"]
     spec.setdefault("replicas", 1)
     strategy = spec.setdefault("strategy", {})
-    strategy.setdefault("type", "RollingUpdate")
+    fill(strategy, "type", "RollingUpdate")
     if strategy["type"] == "RollingUpdate":
         rolling = strategy.get("rollingUpdate") or {}
         strategy["rollingUpdate"] = {"maxSurge": "25%", "maxUnavailable": "25%", **rolling}
@@ -81,8 +82,8 @@ def _validate(obj: Json, old: Json | None) -> list[Cause]:
         )
     elif rolling:
         for name in ("maxUnavailable", "maxSurge"):
-            causes += validate_share(rolling[name], f"spec.strategy.rollingUpdate.{name}")
-        if is_zero(rolling["maxUnavailable"]) and is_zero(rolling["maxSurge"]):
+            causes += validate_share(rolling.get(name), f"spec.strategy.rollingUpdate.{name}", name)
+        if is_zero(rolling.get("maxUnavailable")) and is_zero(rolling.get("maxSurge")):
             field = "spec.strategy.rollingUpdate.maxUnavailable"
             causes.append(invalid(field, rolling["maxUnavailable"], "may not be 0 when `maxSurge` is 0"))
     if spec["progressDeadlineSeconds"] <= spec.get("minReadySeconds", 0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minik8s.api.kinds.columns import AGE, NAME, NONE
+from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Object, ObjectReference, Struct
 from minik8s.api.resource import Column, Json, Resource
 
@@ -48,7 +49,7 @@ def _addresses(endpoints: Json, now: float) -> str:
 def _default(endpoints: Json) -> None:
     for subset in endpoints.get("subsets") or ():
         for port in subset.get("ports") or ():
-            port.setdefault("protocol", "TCP")
+            fill(port, "protocol", "TCP")
 
 
 RESOURCE = Resource(

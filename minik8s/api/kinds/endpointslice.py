@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minik8s.api.errors import Cause, invalid, not_supported
 from minik8s.api.kinds.columns import AGE, NAME, UNKNOWN
+from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Object, ObjectReference, Struct
 from minik8s.api.resource import Column, Json, Resource
 
@@ -58,7 +59,7 @@ def _addresses(slice: Json, now: float) -> str:
 def _default(slice: Json) -> None:
     for port in slice.get("ports") or ():
         port.setdefault("name", "")
-        port.setdefault("protocol", "TCP")
+        fill(port, "protocol", "TCP")
 
 
 def _validate(slice: Json, old: Json | None) -> list[Cause]:

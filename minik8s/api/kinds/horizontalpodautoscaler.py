@@ -47,6 +47,7 @@ V1_ANNOTATIONS = {
     "metrics": "autoscaling.alpha.kubernetes.io/metrics",
     "behavior": "autoscaling.alpha.kubernetes.io/behavior",
 }
+_ANNOTATED: dict[str, Any] = {"metrics": list[dict[str, Any]], "behavior": dict[str, Any]}
 
 
 def _default(obj: Json) -> None:
@@ -87,7 +88,7 @@ def _validate(obj: Json, old: Json | None) -> list[Cause]:
 
 def _prepare(obj: Json, old: Json | None) -> None:
     if old is None:
-        obj["status"] = {"currentMetrics": None, "desiredReplicas": 0, "currentReplicas": 0}
+        obj["status"] = {"desiredReplicas": 0, "currentReplicas": 0}
 
 
 def _reference(obj: Json, now: float) -> str:
@@ -138,9 +139,9 @@ def _from_v1(obj: Json) -> Json:
         text = annotations.pop(name, None)
         if text is not None:
             try:
-                rest[key] = msgspec.json.decode(text)
-            except msgspec.DecodeError:
-                raise BadRequest(f"metadata.annotations[{name}]: not JSON") from None
+                rest[key] = msgspec.json.decode(text, type=_ANNOTATED[key])
+            except msgspec.DecodeError as error:  # a ValidationError is one
+                raise BadRequest(f"metadata.annotations[{name}]: {error}") from None
     metrics = rest.pop("metrics", [])
     percent = spec.pop("targetCPUUtilizationPercentage", None)
     if percent is not None:

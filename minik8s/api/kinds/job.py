@@ -6,7 +6,8 @@ from minik8s.api.errors import Cause, invalid, not_supported, required
 from minik8s.api.kinds.columns import AGE, CONTAINERS, IMAGES, NAME, SELECTOR, condition, dig, duration
 from minik8s.api.kinds.pod import PodTemplateSpec
 from minik8s.api.kinds.pod_defaults import default_template
-from minik8s.api.kinds.workload import validate_template
+from minik8s.api.kinds.workload import validate_selector, validate_template
+from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Condition, LabelSelector, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 from minik8s.clock import parse_time
@@ -87,23 +88,29 @@ def _default(job: Json) -> None:
     if spec.get("parallelism") is None:
         spec["parallelism"] = 1
     spec.setdefault("backoffLimit", 6)
-    spec.setdefault("completionMode", "NonIndexed")
+    fill(spec, "completionMode", "NonIndexed")
     spec.setdefault("suspend", False)
-    spec.setdefault("podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
+    fill(spec, "podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
 
 
 def _prepare(job: Json, old: Json | None) -> None:
-    """A job's pods are told by its uid, unless somebody insists on an own selector."""
+    """A job's pods are told by its uid, unless somebody insists on an own selector.
+
+    A job without labels bears its template's, as Kubernetes' SetDefaults_Job gives them.
+    """
     spec, meta = job["spec"], job["metadata"]
     if old is not None:
         return
     job["status"] = {}
     labels = dict((spec["template"].get("metadata") or {}).get("labels") or {})
-    labels |= {"job-name": meta["name"], "batch.kubernetes.io/job-name": meta["name"]}
+    name = meta.get("name") or ""  # that a job has none is for validation to tell, which comes next
+    labels |= {"job-name": name, "batch.kubernetes.io/job-name": name}
     if not spec.get("manualSelector"):
         labels |= {"controller-uid": meta["uid"], "batch.kubernetes.io/controller-uid": meta["uid"]}
         spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": meta["uid"]}}
     spec["template"].setdefault("metadata", {})["labels"] = labels
+    if not meta.get("labels"):
+        meta["labels"] = dict(labels)
 
 
 def _validate(job: Json, old: Json | None) -> list[Cause]:
@@ -116,6 +123,11 @@ def _validate(job: Json, old: Json | None) -> list[Cause]:
         causes.append(not_supported("spec.completionMode", spec["completionMode"], MODES))
     elif spec["completionMode"] == "Indexed" and spec.get("completions") is None:
         causes.append(required("spec.completions", "when completion mode is Indexed"))
+    if spec.get("manualSelector"):
+        causes += validate_selector(spec.get("selector"), "spec.selector")
+    policies = ("Failed",) if spec.get("podFailurePolicy") else ("Failed", "TerminatingOrFailed")
+    if spec["podReplacementPolicy"] not in policies:
+        causes.append(not_supported("spec.podReplacementPolicy", spec["podReplacementPolicy"], policies))
     if spec.get("podFailurePolicy") and dig(spec, "template.spec.restartPolicy") != "Never":
         causes.append(invalid("spec.template.spec.restartPolicy", dig(spec, "template.spec.restartPolicy"),
                               "only \"Never\" is supported when podFailurePolicy is specified"))  # fmt: skip

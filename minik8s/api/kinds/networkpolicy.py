@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minik8s.api.kinds.columns import AGE, NAME, dig, selector_text
+from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Object
 from minik8s.api.resource import Column, Json, Resource
 
@@ -16,11 +17,11 @@ class NetworkPolicy(Object):
 def _default(policy: Json) -> None:
     spec = policy.setdefault("spec", {})
     if not spec.get("policyTypes"):
-        spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") is not None else [])]
+        spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
     for direction in ("ingress", "egress"):
         for rule in spec.get(direction) or ():
             for port in rule.get("ports") or ():
-                port.setdefault("protocol", "TCP")
+                fill(port, "protocol", "TCP")
 
 
 RESOURCE = Resource(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minik8s.api.errors import Cause, duplicate, forbidden, not_supported, required
 from minik8s.api.kinds.columns import AGE, NAME, NONE, dig
-from minik8s.api.kinds.pod_validation import validate_quantity
+from minik8s.api.kinds.validation import validate_quantity
 from minik8s.api.meta import Condition, IntOrString, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
@@ -91,7 +91,6 @@ def _address(node: Json, type: str) -> str:
 
 
 def _default(node: Json) -> None:
-    """A taint says when it was put there: eviction counts from then."""
     node.setdefault("spec", {})
 
 

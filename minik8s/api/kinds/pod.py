@@ -256,7 +256,7 @@ class HostPathVolume(Struct):
 
 class EmptyDirVolume(Struct):
     medium: str = ""
-    sizeLimit: IntOrString = ""
+    sizeLimit: IntOrString | float = ""
 
 
 class PersistentVolumeClaimVolume(Struct):

@@ -2,47 +2,66 @@
 
 from __future__ import annotations
 
-from minik8s.api.kinds.columns import AGE, NAME, NONE, UNKNOWN, dig, since
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from minik8s.api.kinds.columns import AGE, NAME, NONE, UNKNOWN, condition, dig, since
 from minik8s.api.resource import Column, Json
 
 
-def _sidecars(pod: Json) -> set[str]:
-    return {c.get("name", "") for c in dig(pod, "spec.initContainers", ()) if c.get("restartPolicy") == "Always"}
+class Summary(NamedTuple):
+    """One pod in one row."""
+
+    status: str
+    ready: int
+    total: int
+    restarts: int
+    last_restart: str  # RFC 3339, "" if there was none
 
 
-def _true(pod: Json, type: str) -> bool:
-    return any(c.get("type") == type and c.get("status") == "True" for c in dig(pod, "status.conditions", ()))
-
-
-def reason(pod: Json) -> str:
-    """The STATUS column: phase, unless a container, an initialisation or a deletion has something better to tell."""
-    text = dig(pod, "status.reason") or dig(pod, "status.phase") or UNKNOWN
-    if any(
-        c.get("reason") == "SchedulingGated" for c in dig(pod, "status.conditions", ()) if c["type"] == "PodScheduled"
-    ):
-        text = "SchedulingGated"
-    initializing, text = _initializing(pod, text)
-    if not initializing:
-        text = _of_containers(pod, text)
+def summarize(pod: Json) -> Summary:
+    """What a pod is doing, judged in the order in which its containers come: init containers count until they are over,
+    and then only those that go on beside the others (sidecars) do.
+    """
+    sidecars = {c.get("name", "") for c in dig(pod, "spec.initContainers", ()) if c.get("restartPolicy") == "Always"}
+    total = len(dig(pod, "spec.containers", ())) + len(sidecars)
+    status = str(dig(pod, "status.reason") or dig(pod, "status.phase") or UNKNOWN)
+    if _condition(pod, "PodScheduled").get("reason") == "SchedulingGated":
+        status = "SchedulingGated"
+    init, main = dig(pod, "status.initContainerStatuses", ()), dig(pod, "status.containerStatuses", ())
+    begun, blocked, ready = _initialization(init, sidecars, len(dig(pod, "spec.initContainers", ())))
+    counted = init[:begun]
+    status = blocked or status
+    if not blocked or _condition(pod, "Initialized").get("status") == "True":
+        counted = [*(s for s in counted if s.get("name") in sidecars), *main]
+        ready += sum(_is_ready(s) for s in main)
+        status = _of_containers(pod, main, status)
     if pod["metadata"].get("deletionTimestamp"):
-        return UNKNOWN.strip("<>").capitalize() if dig(pod, "status.reason") == "NodeLost" else "Terminating"
-    return str(text)
+        if dig(pod, "status.reason") == "NodeLost":
+            status = "Unknown"
+        elif dig(pod, "status.phase") not in ("Succeeded", "Failed"):
+            status = "Terminating"
+    restarts = sum(s.get("restartCount", 0) for s in counted)
+    last = max((dig(s, "lastState.terminated.finishedAt", "") for s in counted), default="")
+    return Summary(status, ready, total, restarts, last)
 
 
-def _initializing(pod: Json, text: str) -> tuple[bool, str]:
-    sidecars, total = _sidecars(pod), len(dig(pod, "spec.initContainers", ()))
-    for index, status in enumerate(dig(pod, "status.initContainerStatuses", ())):
+def _initialization(statuses: Sequence[Json], sidecars: set[str], total: int) -> tuple[int, str, int]:
+    """(how many init containers were looked at, what keeps the pod from going on or "", ready sidecars)."""
+    ready = 0
+    for index, status in enumerate(statuses):
         terminated, waiting = dig(status, "state.terminated"), dig(status, "state.waiting")
         if terminated is not None and terminated.get("exitCode", 0) == 0:
             continue
         if status.get("name") in sidecars and status.get("started"):
+            ready += bool(status.get("ready"))
             continue
         if terminated is not None:
-            return True, f"Init:{_ended(terminated)}"
+            return index + 1, f"Init:{_ended(terminated)}", ready
         if waiting is not None and waiting.get("reason") not in (None, "", "PodInitializing"):
-            return True, f"Init:{waiting['reason']}"
-        return True, f"Init:{index}/{total}"
-    return False, text
+            return index + 1, f"Init:{waiting['reason']}", ready
+        return index + 1, f"Init:{index}/{total}", ready
+    return len(statuses), "", ready
 
 
 def _ended(terminated: Json) -> str:
@@ -53,43 +72,50 @@ def _ended(terminated: Json) -> str:
     return f"ExitCode:{terminated.get('exitCode', 0)}"
 
 
-def _of_containers(pod: Json, text: str) -> str:
-    running = False
-    for status in reversed(dig(pod, "status.containerStatuses", ())):
+def _is_ready(status: Json) -> bool:
+    ended = dig(status, "state.terminated") is not None or bool(dig(status, "state.waiting.reason"))
+    return not ended and bool(status.get("ready")) and dig(status, "state.running") is not None
+
+
+def _of_containers(pod: Json, statuses: Sequence[Json], text: str) -> str:
+    """The first container that has something to say wins."""
+    for status in reversed(statuses):
         waiting, terminated = dig(status, "state.waiting"), dig(status, "state.terminated")
         if waiting is not None and waiting.get("reason"):
-            text = waiting["reason"]
+            text = str(waiting["reason"])
         elif terminated is not None:
             text = _ended(terminated)
-        elif status.get("ready") and dig(status, "state.running") is not None:
-            running = True
-    if text == "Completed" and running:
-        return "Running" if _true(pod, "Ready") else "NotReady"
+    if text == "Completed" and any(_is_ready(status) for status in statuses):
+        return "Running" if _condition(pod, "Ready").get("status") == "True" else "NotReady"
     return text
 
 
+def _condition(pod: Json, type: str) -> Json:
+    return condition(pod, type) or {}
+
+
+def reason(pod: Json) -> str:
+    """The STATUS column: phase, unless a container, an initialisation or a deletion has something better to tell."""
+    return summarize(pod).status
+
+
 def ready(pod: Json, now: float) -> str:
-    sidecars = _sidecars(pod)
-    total = len(dig(pod, "spec.containers", ())) + len(sidecars)
-    count = sum(bool(s.get("ready")) and dig(s, "state.running") is not None
-                for s in dig(pod, "status.containerStatuses", ()))  # fmt: skip
-    count += sum(s.get("name") in sidecars and bool(s.get("started")) and bool(s.get("ready"))
-                 for s in dig(pod, "status.initContainerStatuses", ()))  # fmt: skip
-    return f"{count}/{total}"
+    found = summarize(pod)
+    return f"{found.ready}/{found.total}"
 
 
 def restarts(pod: Json, now: float) -> str:
-    statuses = [*dig(pod, "status.containerStatuses", ()), *dig(pod, "status.initContainerStatuses", ())]
-    count = sum(s.get("restartCount", 0) for s in statuses)
-    last = max((dig(s, "lastState.terminated.finishedAt", "") for s in statuses), default="")
-    return f"{count} ({since(last, now)} ago)" if count and last else str(count)
+    """`3 (5m ago)`: how often, and how long since the last time."""
+    found = summarize(pod)
+    ago = f" ({since(found.last_restart, now)} ago)" if found.restarts and found.last_restart else ""
+    return f"{found.restarts}{ago}"
 
 
 def readiness_gates(pod: Json, now: float) -> str:
     gates = dig(pod, "spec.readinessGates", ())
     if not gates:
         return NONE
-    return f"{sum(_true(pod, g.get('conditionType', '')) for g in gates)}/{len(gates)}"
+    return f"{sum(_condition(pod, g.get('conditionType', '')).get('status') == 'True' for g in gates)}/{len(gates)}"
 
 
 COLUMNS = (

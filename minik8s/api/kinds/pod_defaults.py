@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from minik8s.api.kinds.zero import fill
 from minik8s.api.resource import Json
 
 CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
@@ -24,8 +25,8 @@ def default_pod(pod: Json) -> None:
     if spec.get("hostNetwork"):
         for container in containers(spec):
             for port in container.get("ports") or ():
-                port.setdefault("hostPort", port.get("containerPort"))
-    pod.setdefault("status", {}).setdefault("phase", "Pending")
+                fill(port, "hostPort", port.get("containerPort", 0))
+    fill(pod.setdefault("status", {}), "phase", "Pending")
 
 
 def default_template(template: Json) -> None:
@@ -34,9 +35,9 @@ def default_template(template: Json) -> None:
 
 
 def default_spec(spec: Json) -> None:
-    spec.setdefault("restartPolicy", "Always")
-    spec.setdefault("dnsPolicy", "ClusterFirst")
-    spec.setdefault("schedulerName", "default-scheduler")
+    fill(spec, "restartPolicy", "Always")
+    fill(spec, "dnsPolicy", "ClusterFirst")
+    fill(spec, "schedulerName", "default-scheduler")
     spec.setdefault("terminationGracePeriodSeconds", 30)
     spec.setdefault("securityContext", {})
     if spec.get("serviceAccount") and not spec.get("serviceAccountName"):
@@ -59,12 +60,12 @@ def containers(spec: Json) -> Iterator[Json]:
 
 def _default_container(container: Json) -> None:
     container.setdefault("resources", {})
-    container.setdefault("terminationMessagePath", "/dev/termination-log")
-    container.setdefault("terminationMessagePolicy", "File")
+    fill(container, "terminationMessagePath", "/dev/termination-log")
+    fill(container, "terminationMessagePolicy", "File")
     if not container.get("imagePullPolicy"):
         container["imagePullPolicy"] = pull_policy(str(container.get("image", "")))
     for port in container.get("ports") or ():
-        port.setdefault("protocol", "TCP")
+        fill(port, "protocol", "TCP")
     for variable in container.get("env") or ():
         _default_field((variable.get("valueFrom") or {}).get("fieldRef"))
         _default_divisor((variable.get("valueFrom") or {}).get("resourceFieldRef"))
@@ -86,8 +87,7 @@ def pull_policy(image: str) -> str:
 
 def _default_probe(probe: Json) -> None:
     for name, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
-        if not probe.get(name):
-            probe[name] = value
+        fill(probe, name, value)
     _default_http(probe.get("httpGet"))
     if probe.get("grpc") is not None:
         probe["grpc"].setdefault("service", "")
@@ -95,18 +95,18 @@ def _default_probe(probe: Json) -> None:
 
 def _default_http(action: Json | None) -> None:
     if action is not None:
-        action.setdefault("path", "/")
-        action.setdefault("scheme", "HTTP")
+        fill(action, "path", "/")
+        fill(action, "scheme", "HTTP")
 
 
 def _default_field(reference: Json | None) -> None:
     if reference is not None:
-        reference.setdefault("apiVersion", "v1")
+        fill(reference, "apiVersion", "v1")
 
 
 def _default_divisor(reference: Json | None) -> None:
     if reference is not None:
-        reference.setdefault("divisor", "0")
+        fill(reference, "divisor", "0")
 
 
 def _default_volume(volume: Json) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from minik8s.api.errors import Cause, invalid, not_supported, required
 from minik8s.api.kinds.columns import AGE, NAME, dig
+from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import LabelSelector, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
 GROUP = "rbac.authorization.k8s.io"
+SUBJECT_KINDS = ("Group", "ServiceAccount", "User")
 
 
 class PolicyRule(Struct):
@@ -71,12 +73,10 @@ def _subjects(kind: str) -> Column:
 
 
 def _default_binding(obj: Json) -> None:
-    if isinstance(obj.get("roleRef"), dict):
-        obj["roleRef"].setdefault("apiGroup", GROUP)
+    fill(obj.setdefault("roleRef", {}), "apiGroup", GROUP)
     for subject in obj.get("subjects") or ():
-        subject.setdefault("apiGroup", "" if subject.get("kind") == "ServiceAccount" else GROUP)
-        if not subject["apiGroup"]:
-            del subject["apiGroup"]
+        if subject.get("kind") in ("User", "Group"):
+            fill(subject, "apiGroup", GROUP)
 
 
 def _validate_role(obj: Json, old: Json | None) -> list[Cause]:
@@ -86,6 +86,12 @@ def _validate_role(obj: Json, old: Json | None) -> list[Cause]:
         if not rule.get("verbs"):
             causes.append(required(f"{here}.verbs", "verbs must contain at least one value"))
         if rule.get("nonResourceURLs"):
+            if obj["kind"] == "Role":
+                detail = "namespaced rules cannot apply to non-resource URLs"
+                causes.append(invalid(f"{here}.nonResourceURLs", rule["nonResourceURLs"], detail))
+            elif any(rule.get(name) for name in ("apiGroups", "resources", "resourceNames")):
+                detail = "rules cannot apply to both regular resources and non-resource URLs"
+                causes.append(invalid(f"{here}.nonResourceURLs", rule["nonResourceURLs"], detail))
             continue
         if not rule.get("resources"):
             causes.append(required(f"{here}.resources", "resource rules must supply at least one resource"))
@@ -97,6 +103,8 @@ def _validate_role(obj: Json, old: Json | None) -> list[Cause]:
 def _validate_binding(obj: Json, old: Json | None) -> list[Cause]:
     causes = []
     kinds = ("ClusterRole", "Role") if dig(obj, "metadata.namespace") else ("ClusterRole",)
+    if dig(obj, "roleRef.apiGroup") != GROUP:
+        causes.append(not_supported("roleRef.apiGroup", dig(obj, "roleRef.apiGroup"), (GROUP,)))
     if dig(obj, "roleRef.kind") not in kinds:
         causes.append(not_supported("roleRef.kind", dig(obj, "roleRef.kind"), kinds))
     if not dig(obj, "roleRef.name"):
@@ -106,10 +114,13 @@ def _validate_binding(obj: Json, old: Json | None) -> list[Cause]:
             invalid("roleRef", dig(obj, "roleRef.name"), "cannot change roleRef: delete and create the binding")
         )
     for index, subject in enumerate(obj.get("subjects") or ()):
-        if subject.get("kind") not in ("Group", "ServiceAccount", "User"):
-            causes.append(
-                not_supported(f"subjects[{index}].kind", subject.get("kind"), ("Group", "ServiceAccount", "User"))
-            )
+        if not subject.get("name"):
+            causes.append(required(f"subjects[{index}].name"))
+        group = "" if subject.get("kind") == "ServiceAccount" else GROUP
+        if subject.get("kind") in SUBJECT_KINDS and subject.get("apiGroup", "") != group:
+            causes.append(not_supported(f"subjects[{index}].apiGroup", subject.get("apiGroup", ""), (group,)))
+        if subject.get("kind") not in SUBJECT_KINDS:
+            causes.append(not_supported(f"subjects[{index}].kind", subject.get("kind"), SUBJECT_KINDS))
         if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
             causes.append(required(f"subjects[{index}].namespace"))
     return causes

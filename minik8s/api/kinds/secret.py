@@ -7,6 +7,7 @@ import base64
 from minik8s.api.errors import Cause, invalid, required
 from minik8s.api.kinds.columns import AGE, NAME
 from minik8s.api.kinds.configmap import count, validate_data
+from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Object
 from minik8s.api.resource import Column, Json, Resource
 
@@ -35,7 +36,7 @@ def _prepare(secret: Json, old: Json | None) -> None:
 
 
 def _default(secret: Json) -> None:
-    secret.setdefault("type", "Opaque")
+    fill(secret, "type", "Opaque")
 
 
 def _validate(secret: Json, old: Json | None) -> list[Cause]:
@@ -43,6 +44,9 @@ def _validate(secret: Json, old: Json | None) -> list[Cause]:
     for key in REQUIRED_KEYS.get(secret["type"], ()):
         if key not in (secret.get("data") or {}):
             causes.append(required(f"data[{key}]"))
+    held = (secret.get("data") or {}).keys()
+    if secret["type"] == "kubernetes.io/basic-auth" and not held & {"username", "password"}:
+        causes.append(required("data[username]", "or data[password]"))
     if old is not None and old.get("type") != secret["type"]:
         causes.append(invalid("type", secret["type"], "field is immutable"))
     return causes

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from minik8s.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
 from minik8s.api.kinds.columns import AGE, NAME, NONE, dig, labels_text
-from minik8s.api.kinds.pod_validation import DNS_LABEL, DNS_LABEL_HINT
+from minik8s.api.kinds.validation import (
+    DNS_LABEL,
+    DNS_LABEL_HINT,
+    DNS_SUBDOMAIN,
+    DNS_SUBDOMAIN_HINT,
+    PORT_NAME,
+    is_ip,
+    validate_labels,
+)
+from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Condition, IntOrString, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
@@ -69,6 +78,7 @@ class Service(Object):
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 NODE_PORT_TYPES = ("LoadBalancer", "NodePort")
+LONGEST_AFFINITY = 86400  # seconds; MaxClientIPServiceAffinitySeconds
 AFFINITY_TIMEOUT = 10800  # seconds; DefaultClientIPServiceAffinitySeconds
 
 
@@ -93,28 +103,27 @@ def _ports(service: Json, now: float) -> str:
 
 def _default(service: Json) -> None:
     spec = service.setdefault("spec", {})
-    spec.setdefault("type", "ClusterIP")
-    spec.setdefault("sessionAffinity", "None")
+    fill(spec, "type", "ClusterIP")
+    fill(spec, "sessionAffinity", "None")
     if spec["sessionAffinity"] == "ClientIP":
         client = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
         client.setdefault("timeoutSeconds", AFFINITY_TIMEOUT)
     elif spec["sessionAffinity"] == "None":
         spec.pop("sessionAffinityConfig", None)
     for port in spec.get("ports") or ():
-        port.setdefault("protocol", "TCP")
-        port["protocol"] = str(port["protocol"])
-        if port.get("targetPort") in (None, 0, ""):
-            port["targetPort"] = port.get("port")
+        fill(port, "protocol", "TCP")
+        fill(port, "targetPort", port.get("port", 0))
     if spec["type"] in NODE_PORT_TYPES or spec.get("externalIPs"):
-        spec.setdefault("externalTrafficPolicy", "Cluster")
+        fill(spec, "externalTrafficPolicy", "Cluster")
     else:
         spec.pop("externalTrafficPolicy", None)
     if spec["type"] == "LoadBalancer":
         spec.setdefault("allocateLoadBalancerNodePorts", True)
     if spec["type"] != "ExternalName":
-        spec.setdefault("internalTrafficPolicy", "Cluster")
-        spec.setdefault("ipFamilies", ["IPv4"])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
+        fill(spec, "internalTrafficPolicy", "Cluster")
+        if not spec.get("ipFamilies"):
+            spec["ipFamilies"] = ["IPv4"]
+        fill(spec, "ipFamilyPolicy", "SingleStack")
     service.setdefault("status", {}).setdefault("loadBalancer", {})
 
 
@@ -132,6 +141,8 @@ def _validate(service: Json, old: Json | None) -> list[Cause]:
     if spec["type"] == "ExternalName":
         if not spec.get("externalName"):
             causes.append(required("spec.externalName"))
+        elif not DNS_SUBDOMAIN.fullmatch(spec["externalName"].removesuffix(".")):
+            causes.append(invalid("spec.externalName", spec["externalName"], DNS_SUBDOMAIN_HINT))
         if spec.get("clusterIP"):
             causes.append(forbidden("spec.clusterIP", "may not be set when `type` is 'ExternalName'"))
     elif not spec.get("ports") and not headless:
@@ -139,6 +150,14 @@ def _validate(service: Json, old: Json | None) -> list[Cause]:
     if headless and spec["type"] in NODE_PORT_TYPES:
         causes.append(invalid("spec.clusterIP", "None", f"may not be 'None' when `type` is '{spec['type']}'"))
     causes += _validate_ports(spec)
+    causes += validate_labels(spec.get("selector") or {}, "spec.selector")
+    for index, address in enumerate(spec.get("externalIPs") or ()):
+        if not is_ip(address):
+            causes.append(invalid(f"spec.externalIPs[{index}]", address, "must be a valid IP address"))
+    timeout = dig(spec, "sessionAffinityConfig.clientIP.timeoutSeconds", 1)
+    if not 1 <= timeout <= LONGEST_AFFINITY:
+        field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+        causes.append(invalid(field, timeout, f"must be greater than 0 and less than or equal to {LONGEST_AFFINITY}"))
     before = dig(old or {}, "spec.clusterIP")
     addressed = "ExternalName" not in (spec["type"], dig(old or {}, "spec.type"))
     if before and addressed and spec.get("clusterIP") != before:
@@ -165,6 +184,9 @@ def _validate_ports(spec: Json) -> list[Cause]:
         target = port.get("targetPort")
         if isinstance(target, int) and not 1 <= target <= 65535:
             causes.append(invalid(f"{here}.targetPort", target, "must be between 1 and 65535, inclusive"))
+        elif isinstance(target, str) and not PORT_NAME.fullmatch(target):
+            causes.append(invalid(f"{here}.targetPort", target, "must be a port's name: at most 15 lower case "
+                                  "alphanumeric characters or '-', with at least one letter"))  # fmt: skip
         if port.get("protocol") not in PROTOCOLS:
             causes.append(not_supported(f"{here}.protocol", port.get("protocol"), PROTOCOLS))
         elif port["protocol"] == "SCTP":
@@ -174,7 +196,7 @@ def _validate_ports(spec: Json) -> list[Cause]:
             causes.append(duplicate(here, f"{key[0]}/{key[1]}"))
         numbers.add(key)
         if port.get("nodePort") and spec["type"] not in NODE_PORT_TYPES:
-            causes.append(forbidden(f"{here}.nodePort", "may not be used when `type` is 'ClusterIP'"))
+            causes.append(forbidden(f"{here}.nodePort", f"may not be used when `type` is '{spec['type']}'"))
     return causes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,33 +11,17 @@ import msgspec
 from minik8s.api.errors import Cause, forbidden, invalid, not_supported, required
 from minik8s.api.kinds.pod_defaults import default_template
 from minik8s.api.kinds.pod_validation import validate_spec
+from minik8s.api.kinds.validation import validate_labels
 from minik8s.api.labels import selects
 from minik8s.api.meta import LabelSelector
 from minik8s.api.resource import Json
 
+PERCENT = re.compile(r"[0-9]{1,9}%")
 OPERATORS = ("DoesNotExist", "Exists", "In", "NotIn")
 
 
 def default_workload(obj: Json) -> None:
-    """Template defaults, and a selector for those who wrote none: the template's labels, or a generated one.
-
-    apps/v1 demands a selector; older manifests leave it out, and the labels are what they mean.
-    """
-    spec = obj.setdefault("spec", {})
-    template = spec.setdefault("template", {})
-    default_template(template)
-    if not spec.get("selector"):
-        labels = template["metadata"].setdefault("labels", {}) or {}
-        if not labels:
-            labels = {"minik8s.io/workload": _short_hash(obj)}
-            template["metadata"]["labels"] = labels
-        spec["selector"] = {"matchLabels": dict(labels)}
-
-
-def _short_hash(obj: Json) -> str:
-    meta = obj.get("metadata") or {}
-    identity = f"{obj.get('kind')}/{meta.get('namespace')}/{meta.get('name')}/{meta.get('uid', '')}"
-    return hashlib.blake2b(identity.encode(), digest_size=5).hexdigest()
+    default_template(obj.setdefault("spec", {}).setdefault("template", {}))
 
 
 def validate_workload(
@@ -49,10 +33,13 @@ def validate_workload(
         yield invalid("spec.replicas", replicas, "must be greater than or equal to 0")
     if spec.get("minReadySeconds", 0) < 0:
         yield invalid("spec.minReadySeconds", spec["minReadySeconds"], "must be greater than or equal to 0")
-    yield from validate_selector(spec.get("selector"), "spec.selector")
+    if spec.get("revisionHistoryLimit", 0) < 0:
+        yield invalid("spec.revisionHistoryLimit", spec["revisionHistoryLimit"], "must be greater than or equal to 0")
+    faults = list(validate_selector(spec.get("selector"), "spec.selector"))
+    yield from faults
     yield from validate_template(spec.get("template"), restart_policies)
     selector, labels = spec.get("selector") or {}, (spec["template"].get("metadata") or {}).get("labels") or {}
-    if selector and not selects(msgspec.convert(selector, LabelSelector), labels):
+    if not faults and not selects(msgspec.convert(selector, LabelSelector), labels):
         yield invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
     if old is not None and old.get("spec", {}).get("selector") != selector:
         yield invalid("spec.selector", _text(selector), "field is immutable")
@@ -62,6 +49,7 @@ def validate_template(template: Any, restart_policies: tuple[str, ...]) -> Itera
     if not template:
         yield required("spec.template")
         return
+    yield from validate_labels((template.get("metadata") or {}).get("labels") or {}, "spec.template.metadata.labels")
     yield from validate_spec(template.get("spec") or {}, "spec.template.spec", template=True)
     policy = (template.get("spec") or {}).get("restartPolicy")
     if policy not in restart_policies:
@@ -76,6 +64,7 @@ def validate_selector(selector: Json | None, path: str) -> Iterator[Cause]:
     if not selector or not (selector.get("matchLabels") or selector.get("matchExpressions")):
         yield invalid(path, "", "empty selector is invalid: name at least one label")
         return
+    yield from validate_labels(selector.get("matchLabels") or {}, f"{path}.matchLabels")
     for index, demand in enumerate(selector.get("matchExpressions") or ()):
         here, operator = f"{path}.matchExpressions[{index}]", demand.get("operator")
         if not demand.get("key"):
@@ -88,17 +77,20 @@ def validate_selector(selector: Json | None, path: str) -> Iterator[Cause]:
             yield forbidden(f"{here}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
 
 
-def validate_share(value: Any, path: str) -> Iterator[Cause]:
+def validate_share(value: Any, path: str, name: str) -> Iterator[Cause]:
     """maxSurge and maxUnavailable: a number from 0, or a percentage."""
     if isinstance(value, int):
         if value < 0:
             yield invalid(path, value, "must be greater than or equal to 0")
-    elif value is not None and not (value.endswith("%") and value[:-1].isdigit()):
-        yield invalid(path, value, "a valid percent string must be a numeric string followed by an ending '%'")
+    elif value is not None and not PERCENT.fullmatch(value):
+        yield invalid(path, value, "a valid percent string must be a numeric string followed by an ending '%' "
+                      "(e.g. '1%' or '93%')")  # fmt: skip
+    elif value is not None and name == "maxUnavailable" and int(value[:-1]) > 100:
+        yield invalid(path, value, "must not be greater than 100%")
 
 
 def is_zero(value: Any) -> bool:
-    return value in (0, "0", "0%")
+    return value == 0 or (isinstance(value, str) and bool(PERCENT.fullmatch(value)) and int(value[:-1]) == 0)
 
 
 def _text(selector: Json) -> str:
