@@ -256,6 +256,7 @@ class Actions:
                 return
             case ImageBackOff():
                 retry_at = error.retry_at
+                self.event("Warning", "Failed", f"Error: {error.reason}", container)
             case ImagePullFailed():
                 retry_at = now + 1  # then it is in back-off, which says so
             case CreateFailed() if container is not None:

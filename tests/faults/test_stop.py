@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import time
@@ -14,14 +13,10 @@ from minik8s.api.kinds.pod import Pod
 from tests.agent import Agent
 from tests.faults.api import admin, events, is_ready, pod, ready, sh, state, until
 from tests.faults.host import Host
+from tests.faults.patience import patience
 
 pytestmark = [pytest.mark.faults, pytest.mark.docker, pytest.mark.root]
 STOP = 2.0  # seconds, on a machine that is not overloaded
-
-
-def patience(seconds: float) -> float:
-    """More, where others keep the processors busy."""
-    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
