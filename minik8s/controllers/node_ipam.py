@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
+from functools import lru_cache
 
 from minik8s.api.kinds.node import Node
 from minik8s.client.base import Client
@@ -20,7 +21,7 @@ def next_free(network: str, prefix: int, used: Collection[str], last: str = "") 
     whole = ipaddress.ip_network(network)
     count, size = 2 ** (prefix - whole.prefixlen), 2 ** (whole.max_prefixlen - prefix)
     base = int(whole.network_address)
-    taken = [ipaddress.ip_network(each, strict=False) for each in used]
+    taken = [_network(each) for each in used]
     exact = {int(each.network_address) for each in taken if each.prefixlen == prefix}
     odd = [each for each in taken if each.prefixlen != prefix]
     first = (int(ipaddress.ip_network(last).network_address) - base) // size + 1 if last else 0
@@ -30,6 +31,12 @@ def next_free(network: str, prefix: int, used: Collection[str], last: str = "") 
         if address not in exact and not any(candidate.overlaps(each) for each in odd):
             return str(candidate)
     return None
+
+
+@lru_cache(maxsize=4096)
+def _network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Read once: there may be a thousand nodes, and each new one is compared with all others."""
+    return ipaddress.ip_network(cidr, strict=False)
 
 
 class NodeIpamController(Controller):
@@ -47,7 +54,8 @@ class NodeIpamController(Controller):
         self._nodes.on_change(self._node_changed)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
-        if new is not None and not new.spec.podCIDR:
+        fresh = old is None or new is None or old.metadata.uid != new.metadata.uid
+        if new is not None and fresh and not new.spec.podCIDR:  # not at every heartbeat of one that had to go without
             self.queue.add(new.metadata.name)
         elif new is None:
             for waiting in self._nodes.list():
@@ -63,7 +71,7 @@ class NodeIpamController(Controller):
         free = next_free(
             self._pod_cidr,
             self._prefix,
-            {c for c in used if ipaddress.ip_network(c, strict=False).version == family},
+            {cidr for cidr in used if _network(cidr).version == family},
             self._last,
         )
         if free is None:
