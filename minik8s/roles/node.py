@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import ssl
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 Activity = tuple[str, Coroutine[Any, Any, Any]]
 
 DNS_LINK = "mk8s-dns"
+SERVED = 100  # simulated nodes that answer logs and exec; a socket each
 log = get_logger("node")
 
 
@@ -66,7 +68,8 @@ async def run_node(config: Config, identity: NodeIdentity | None, master: Master
             client = master.client(User(NODE_PREFIX + config.name, (NODES, AUTHENTICATED)))
         informers = Informers(client)
         if config.runtime == "fake":
-            activities = simulated_nodes(config, client, informers)
+            tls = server_context(identity.serving, identity.ca_file)
+            activities = simulated_nodes(config, client, informers, tls)
         else:
             activities = await _real(config, identity, client, informers, stack)
         await supervise([("node informers", informers.run()), *activities, ("ready", _tell_ready(config, informers))])
@@ -120,8 +123,13 @@ async def _serve(server: KubeletServer, port: int, context: ssl.SSLContext) -> N
         await asyncio.Event().wait()
 
 
-def simulated_nodes(config: Config, client: Client, informers: Informers) -> list[Activity]:
-    """`config.replicas` nodes whose containers only pretend; they share one copy of the pods."""
+def simulated_nodes(
+    config: Config, client: Client, informers: Informers, tls: ssl.SSLContext | None = None
+) -> list[Activity]:
+    """`config.replicas` nodes whose containers only pretend; they share one copy of the pods.
+
+    With `tls` the first `SERVED` of them answer logs and exec, each on a port of its own from `config.kubelet_port` up.
+    """
     pods = SharedPods(informers.of(Pod))
     recorder = Recorder(client, "kubelet", host=config.name)
     facts = read_facts(None)
@@ -135,7 +143,7 @@ def simulated_nodes(config: Config, client: Client, informers: Informers) -> lis
             node_uid=name,
             cluster_dns=config.dns_ip,
             cluster_domain=config.cluster_domain,
-            kubelet_port=config.kubelet_port,
+            kubelet_port=config.kubelet_port + number,
             lease_seconds=config.node_lease_interval,
             workers=1,
             labels={SIMULATED_BY: config.name} if name != config.name else {},
@@ -146,6 +154,9 @@ def simulated_nodes(config: Config, client: Client, informers: Informers) -> lis
             client, informers, runtime, network, recorder, settings, pods=pods.of(name), facts=facts, engine="fake"
         )
         activities.append((f"kubelet {name}", kubelet.run()))
+        if tls is not None and number < SERVED:
+            server = KubeletServer(runtime, RuntimeLookup(pods.of(name), runtime), pods.of(name))
+            activities.append((f"kubelet server {name}", server.run("0.0.0.0", settings.kubelet_port, tls)))
     return activities
 
 
