@@ -126,7 +126,7 @@ async def test_a_node_touches_only_its_own(api: Api) -> None:
 async def test_who_asks_for_a_certificate(api: Api) -> None:
     path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
     spec = {
-        "request": "eA==",
+        "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K",  # how one begins
         "signerName": "kubernetes.io/kubelet-serving",
         "usages": ["server auth"],
         "username": "root",

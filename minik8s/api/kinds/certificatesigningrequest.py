@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import re
+
+from minik8s.api.errors import Cause, forbidden, invalid, required
 from minik8s.api.kinds.columns import AGE, NAME, NONE, dig, duration
 from minik8s.api.meta import Condition, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
@@ -24,6 +28,26 @@ class CertificateSigningRequestStatus(Struct):
 class CertificateSigningRequest(Object):
     spec: CertificateSigningRequestSpec = CertificateSigningRequestSpec()
     status: CertificateSigningRequestStatus = CertificateSigningRequestStatus()
+
+
+SHORTEST = 600  # seconds; validation of certificates.k8s.io/v1
+SIGNER = re.compile(r"(?=.{1,571}$)[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9._:]*[A-Za-z0-9])?")
+
+
+def _validate(request: Json, old: Json | None) -> list[Cause]:
+    spec, causes = request.get("spec") or {}, []
+    if b"-----BEGIN" not in base64.b64decode(spec.get("request", "")):
+        causes.append(invalid("spec.request", "", "must be a PEM-encoded PKCS#10 request, in base64"))
+    if not SIGNER.fullmatch(spec.get("signerName", "")):
+        causes.append(invalid("spec.signerName", spec.get("signerName", ""), "must be a name DOMAIN/NAME"))
+    if not spec.get("usages"):
+        causes.append(required("spec.usages", "usages must be provided"))
+    if spec.get("expirationSeconds", SHORTEST) < SHORTEST:
+        detail = f"may not specify a duration less than {SHORTEST} seconds (10 minutes)"
+        causes.append(invalid("spec.expirationSeconds", spec["expirationSeconds"], detail))
+    if old is not None and old.get("spec") != spec:
+        causes.append(forbidden("spec", "what is asked for may not change: make another request"))
+    return causes
 
 
 def _condition(request: Json, now: float) -> str:
@@ -54,5 +78,6 @@ RESOURCE = Resource(
         Column("RequestedDuration", _lifetime, description="For how long."),
         Column("Condition", _condition, description="Pending, Approved, Denied, Failed; Issued."),
     ),
+    validate=_validate,
     selectable={"spec.signerName": lambda r: str(dig(r, "spec.signerName", ""))},
 )
