@@ -88,6 +88,7 @@ class Agent:
         assert self.pid is None, "the agent runs already"
         self.data.mkdir(parents=True, exist_ok=True)
         command = [
+            "setpriv", "--pdeathsig", "TERM",  # a test run that is killed leaves no agent
             sys.executable, "-m", "minik8s", "run", "--data-dir", str(self.data), "--listen", f"0.0.0.0:{self.port}",
             "--kubelet-port", str(self.kubelet_port), "--log-format", "json", *self.options,
         ]  # fmt: skip

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from minik8s.api import fields
 from minik8s.api.errors import Forbidden, InternalError, MethodNotAllowed, NotFound, StatusError, Unauthorized
 from minik8s.api.resource import Json
 from minik8s.api.scheme import Scheme
@@ -116,8 +117,9 @@ class Handler:
         if "impersonate-user" in request.headers:
             user = self._impersonated(user, request.headers)
         if info.resource:
+            name = info.name or _selected_name(info, request.query.get("fieldSelector", ""))
             attributes = Attributes(
-                user, info.verb, info.group, info.version, info.resource, info.subresource, info.namespace, info.name
+                user, info.verb, info.group, info.version, info.resource, info.subresource, info.namespace, name
             )
         else:
             attributes = Attributes(user, info.verb, path=info.path)
@@ -256,6 +258,14 @@ class Handler:
 
 
 _NOTHING = RequestInfo("", "")
+
+
+def _selected_name(info: RequestInfo, field_selector: str) -> str:
+    """The one name that a list or watch is about: who may read one object may follow it as well."""
+    if info.verb not in ("list", "watch", "deletecollection") or "metadata.name" not in field_selector:
+        return ""
+    names = [term.value for term in fields.parse(field_selector) if term.equal and term.field == "metadata.name"]
+    return names[0] if names else ""
 
 
 def forbidden(a: Attributes, reason: str = "") -> Forbidden:

@@ -114,6 +114,10 @@ class Kubelet(Controller):
                 worker.pod = new
             if known is None or worker is None or not _same(known, new):
                 self.queue.add(uid)
+            if known is not None and (known.metadata.labels, known.metadata.annotations) != (
+                new.metadata.labels, new.metadata.annotations
+            ):  # fmt: skip
+                self.volumes.queue.add(uid)  # the downward API shows these
         self._stale.set()
 
     def _object_changed(self, uid: str) -> None:

@@ -59,7 +59,9 @@ class Space:
         return self.out("get", what, "-o", f"jsonpath={{{expression}}}")
 
     def apply(self, *objects: dict[str, Any]) -> Ended:
-        return self.k("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+        return self.k(
+            "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        )
 
     def wait(self, condition: str, *what: str, seconds: int = 20) -> Ended:
         return self.k("wait", f"--for={condition}", *what, f"--timeout={seconds}s", seconds=seconds + 10)
@@ -73,7 +75,9 @@ class Space:
             seen[:] = [ended.json if ended.code == 0 else ended.err]
             return ended.code == 0 and bool(test(seen[0]))
 
-        until(look, seconds=seconds, what=lambda: f"{what} did not become so in {seconds} s: {json.dumps(seen, indent=1)}")
+        until(
+            look, seconds=seconds, what=lambda: f"{what} did not become so in {seconds} s: {json.dumps(seen, indent=1)}"
+        )
         return seen[0]
 
     # -- pods
@@ -95,7 +99,11 @@ class Space:
 
     def events(self, reason: str, **fields: str) -> list[dict[str, Any]]:
         items = self.get("events")
-        return [e for e in items if e["reason"] == reason and all(e["involvedObject"].get(k) == v for k, v in fields.items())]
+        return [
+            e
+            for e in items
+            if e["reason"] == reason and all(e["involvedObject"].get(k) == v for k, v in fields.items())
+        ]
 
 
 def container(name: str = "c", *command: str, image: str = BUSYBOX, **more: Any) -> dict[str, Any]:
@@ -134,7 +142,10 @@ def deployment(name: str, replicas: int, *containers: dict[str, Any], **spec: An
             "selector": {"matchLabels": {"app": name}},
             "template": {
                 "metadata": {"labels": {"app": name}},
-                "spec": {"terminationGracePeriodSeconds": 0, "containers": list(containers or [container("c", *FOREVER)])},
+                "spec": {
+                    "terminationGracePeriodSeconds": 0,
+                    "containers": list(containers or [container("c", *FOREVER)]),
+                },
             },
             **spec,
         },

@@ -16,7 +16,19 @@ def test_get_in_every_form(both: Space) -> None:
     both.apply(pod("a"), pod("b"), service("a", {"name": "http", "port": 80, "targetPort": 8080}))
     both.wait("condition=Ready", "pod/a", "pod/b")
     head, *rows = both.out("get", "pods", "-o", "wide").splitlines()
-    assert head.split() == "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES".split()
+    assert head.split() == [
+        "NAME",
+        "READY",
+        "STATUS",
+        "RESTARTS",
+        "AGE",
+        "IP",
+        "NODE",
+        "NOMINATED",
+        "NODE",
+        "READINESS",
+        "GATES",
+    ]
     ip = both.path("pod/a", ".status.podIP")
     assert rows[0].split()[:4] == ["a", "1/1", "Running", "0"]
     assert ip in rows[0]
@@ -28,7 +40,11 @@ def test_get_in_every_form(both: Space) -> None:
     assert both.out("get", "pods", "--field-selector", "metadata.name=a", "-o", "name") == "pod/a"
     columns = both.out("get", "pods", "-o", "custom-columns=N:.metadata.name,I:.spec.containers[0].image")
     assert columns.splitlines()[1].split() == ["a", BUSYBOX]
-    assert both.out("get", "pods", "--sort-by=.metadata.creationTimestamp", "--show-labels").splitlines()[1].endswith("app=a")
+    assert (
+        both.out("get", "pods", "--sort-by=.metadata.creationTimestamp", "--show-labels")
+        .splitlines()[1]
+        .endswith("app=a")
+    )
     assert both.out("get", "pod,svc", "-o", "name").splitlines() == ["pod/a", "pod/b", "service/a"]
     missing = both.k("get", "pod", "nobody", check=False)
     assert (missing.code, missing.err.strip()) == (1, 'Error from server (NotFound): pods "nobody" not found')
@@ -38,7 +54,17 @@ def test_describe(both: Space) -> None:
     both.apply(web("w", 1), service("w", {"name": "http", "port": 80, "targetPort": "http"}))
     both.k("rollout", "status", "deploy/w", "--timeout=30s")
     described = both.out("describe", "pods", "-l", "app=w")
-    for wanted in ("Status:           Running", "IP:  ", NGINX, "Readiness:", "QoS Class:", "Scheduled", "Pulled", "Created", "Started"):
+    for wanted in (
+        "Status:           Running",
+        "IP:  ",
+        NGINX,
+        "Readiness:",
+        "QoS Class:",
+        "Scheduled",
+        "Pulled",
+        "Created",
+        "Started",
+    ):
         assert wanted in described, described
     ip = both.out("get", "pods", "-l", "app=w", "-o", "jsonpath={.items[0].status.podIP}")
     assert f"{ip}:80" in both.out("describe", "service", "w")
@@ -47,10 +73,19 @@ def test_describe(both: Space) -> None:
     assert "RollingUpdateStrategy:  25% max unavailable, 25% max surge" in told
     assert "ScalingReplicaSet" in told
     node = both.out("describe", "nodes")
-    for wanted in ("Allocatable:", "Non-terminated Pods:", "Ready ", "KubeletReady", "Allocated resources:", "InternalIP:"):
+    for wanted in (
+        "Allocatable:",
+        "Non-terminated Pods:",
+        "Ready ",
+        "KubeletReady",
+        "Allocated resources:",
+        "InternalIP:",
+    ):
         assert wanted in node, node
     for kind in ("configmap/kube-root-ca.crt", "serviceaccount/default", f"namespace/{both.name}", "endpointslices"):
-        assert "Name:" in both.out("describe", *([kind] if "/" in kind else [kind, "-l", "kubernetes.io/service-name=w"]))
+        assert "Name:" in both.out(
+            "describe", *([kind] if "/" in kind else [kind, "-l", "kubernetes.io/service-name=w"])
+        )
 
 
 def test_apply_creates_changes_and_leaves_alone(both: Space) -> None:
@@ -71,7 +106,8 @@ def test_apply_creates_changes_and_leaves_alone(both: Space) -> None:
     assert {e["name"]: e["value"] for e in containers["x"]["env"]} == {"OTHER": "kept", "B": "3", "C": "4"}
     diff = both.k("diff", "-f", "-", stdin=json.dumps(config_map("c", a="9", c="3")), check=False)
     assert diff.code == 1
-    assert "-  a: \"1\"" in diff.out and "+  a: \"9\"" in diff.out
+    assert '-  a: "1"' in diff.out
+    assert '+  a: "9"' in diff.out
     assert both.k("diff", "-f", "-", stdin=json.dumps(config_map("c", a="1", c="3")), check=False).code == 0
     assert "dry run" in both.k("apply", "-f", "-", "--dry-run=server", stdin=json.dumps(config_map("n"))).out
     assert both.k("get", "configmap", "n", check=False).code == 1
@@ -85,7 +121,15 @@ def test_create_every_kind_by_its_own_verb(both: Space) -> None:
     assert k("create", "deployment", "d", f"--image={BUSYBOX}", "--replicas=0", "--port=80", "--", "sleep", "9").out
     k("create", "configmap", "c", "--from-literal=a=1", f"--from-file=hosts={os.path.realpath('/etc/hostname')}")
     k("create", "secret", "generic", "s", "--from-literal=password=x")
-    k("create", "secret", "docker-registry", "r", "--docker-username=u", "--docker-password=p", "--docker-server=example.test")
+    k(
+        "create",
+        "secret",
+        "docker-registry",
+        "r",
+        "--docker-username=u",
+        "--docker-password=p",
+        "--docker-server=example.test",
+    )
     k("create", "job", "j", f"--image={BUSYBOX}", "--", "true")
     k("create", "service", "clusterip", "clusterip", "--tcp=80:8080")
     k("create", "service", "nodeport", "nodeport", "--tcp=80")
@@ -122,7 +166,15 @@ def test_run_expose_edit_patch_label_set(both: Space) -> None:
     both.apply(deployment("d", 0))
     k("patch", "deploy", "d", "-p", '{"spec":{"template":{"spec":{"containers":[{"name":"c","workingDir":"/tmp"}]}}}}')
     k("patch", "deploy", "d", "--type=merge", "-p", '{"metadata":{"annotations":{"note":"x"}}}')
-    k("patch", "deploy", "d", "--type=json", "-p", '[{"op":"replace","path":"/spec/minReadySeconds","value":3}]', check=False)
+    k(
+        "patch",
+        "deploy",
+        "d",
+        "--type=json",
+        "-p",
+        '[{"op":"replace","path":"/spec/minReadySeconds","value":3}]',
+        check=False,
+    )
     k("patch", "deploy", "d", "--type=json", "-p", '[{"op":"add","path":"/spec/minReadySeconds","value":3}]')
     d = both.get("deploy", "d")
     c = d["spec"]["template"]["spec"]["containers"][0]
@@ -135,13 +187,18 @@ def test_run_expose_edit_patch_label_set(both: Space) -> None:
     k("annotate", "deploy", "d", "note-", "why=because")
     meta = both.get("deploy", "d")["metadata"]
     assert meta["labels"] == {"tier": "back"}
-    assert meta["annotations"]["why"] == "because" and "note" not in meta["annotations"]
+    assert meta["annotations"]["why"] == "because"
+    assert "note" not in meta["annotations"]
     k("set", "image", "deploy/d", f"c={NGINX}")
     k("set", "env", "deploy/d", "A=1")
     k("set", "resources", "deploy/d", "--limits=memory=64Mi")
     k("set", "serviceaccount", "deploy/d", "default")
     c = both.get("deploy", "d")["spec"]["template"]["spec"]["containers"][0]
-    assert (c["image"], c["env"], c["resources"]["limits"]) == (NGINX, [{"name": "A", "value": "1"}], {"memory": "64Mi"})
+    assert (c["image"], c["env"], c["resources"]["limits"]) == (
+        NGINX,
+        [{"name": "A", "value": "1"}],
+        {"memory": "64Mi"},
+    )
     immutable = k("patch", "pod", "r", "-p", '{"spec":{"nodeName":"elsewhere"}}', check=False)
     assert immutable.code == 1
     assert "Forbidden: pod updates may not change fields other than" in immutable.err
@@ -185,7 +242,8 @@ def test_watch_wait_events_explain(both: Space) -> None:
     finally:
         watch.kill()
         watch.communicate()
-    assert "ADDED" in "".join(seen) and "MODIFIED" in "".join(seen)
+    assert "ADDED" in "".join(seen)
+    assert "MODIFIED" in "".join(seen)
     both.k("run", "q", f"--image={BUSYBOX}", "--restart=Never", "--", "true")
     both.wait("jsonpath={.status.phase}=Succeeded", "pod/q")
     gone = both.popen("wait", "--for=delete", "pod/q", "--timeout=20s", stdout=-1, text=True)
@@ -197,7 +255,8 @@ def test_watch_wait_events_explain(both: Space) -> None:
     assert "Scheduled" in both.out("events", "--for=pod/q")
     assert "Started" in both.out("get", "events", "--field-selector=involvedObject.name=q")
     explained = both.out("explain", "deployment.spec.strategy.rollingUpdate")
-    assert "maxSurge" in explained and "maxUnavailable" in explained
+    assert "maxSurge" in explained
+    assert "maxUnavailable" in explained
     assert "containers" in both.out("explain", "pods", "--recursive")
 
 
@@ -231,7 +290,9 @@ def test_cordon_and_taint_hold_pods_back(space: Space, verb: str) -> None:
         if verb == "cordon":
             assert "SchedulingDisabled" in space.out("get", "nodes")
         space.pod("p", wait="")
-        space.until("pod p", lambda p: any(c.get("reason") == "Unschedulable" for c in p["status"].get("conditions", ())))
+        space.until(
+            "pod p", lambda p: any(c.get("reason") == "Unschedulable" for c in p["status"].get("conditions", ()))
+        )
         told = space.out("describe", "pod", "p")
         assert ("were unschedulable" if verb == "cordon" else "had untolerated taint {key: value}") in told
     finally:
@@ -246,7 +307,8 @@ def test_drain_evicts_what_a_controller_owns(both: Space) -> None:
     both.pod("naked")
     try:
         refused = both.k("drain", node, "--pod-selector=app", "--timeout=20s", check=False)
-        assert "cannot delete" in refused.err and "naked" in refused.err
+        assert "cannot delete" in refused.err
+        assert "naked" in refused.err
         drained = both.k("drain", node, "--pod-selector=app=d", "--timeout=20s")
         assert drained.out.count("evicted") == 2
         both.until("deploy d", lambda d: d["status"].get("unavailableReplicas") == 2)
@@ -256,7 +318,9 @@ def test_drain_evicts_what_a_controller_owns(both: Space) -> None:
 
 
 def test_namespace_goes_with_all_that_is_in_it_and_waits_for_finalizers(space: Space) -> None:
-    space.apply(deployment("d", 1), config_map("held") | {"metadata": {"name": "held", "finalizers": ["example.test/hold"]}})
+    space.apply(
+        deployment("d", 1), config_map("held") | {"metadata": {"name": "held", "finalizers": ["example.test/hold"]}}
+    )
     space.k("rollout", "status", "deploy/d", "--timeout=30s")
     space.k("delete", "namespace", space.name, "--wait=false")
     space.until("pods", lambda p: not p["items"])
