@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import ssl
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -156,7 +155,7 @@ def simulated_nodes(
         activities.append((f"kubelet {name}", kubelet.run()))
         if tls is not None and number < SERVED:
             server = KubeletServer(runtime, RuntimeLookup(pods.of(name), runtime), pods.of(name))
-            activities.append((f"kubelet server {name}", server.run("0.0.0.0", settings.kubelet_port, tls)))
+            activities.append((f"kubelet server {name}", _serve(server, settings.kubelet_port, tls)))
     return activities
 
 
