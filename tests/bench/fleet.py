@@ -36,7 +36,10 @@ async def fleet(count: int) -> AsyncIterator[Result]:
         token = await new_token(master.data, ttl=3600.0, description="bench")
         options = ("--runtime", "fake", "--replicas", str(count), "--node-name", "fleet")
         joining = ("--role", "worker", "--join", f"127.0.0.1:{master.port}", "--token", token)
-        async with agent(*joining, *options, master=False) as worker, follow(master, Node, Pod) as seen:
+        async with (
+            agent(*joining, *options, master=False) as worker,
+            follow(master, Node, Pod, others=[worker]) as seen,
+        ):
             await seen.until(lambda: sum(map(is_ready, seen.list(Node))) == count, f"{count} nodes")
             yield Result(f"{count} simulated nodes Ready after", time.monotonic() - worker.started, "s")
             async for result in bind(master, seen, count, "simulated nodes"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from minik8s.api.kinds.node import Node
@@ -16,13 +16,15 @@ from tests.bench.agent import Agent, BenchError
 
 T = TypeVar("T", bound=Object)
 PATIENCE = 120.0  # seconds
+LOOK = 1.0  # seconds between looks whether the agents still live
 
 
 class Followed:
     """Use it as `async with follow(agent, Pod, Node) as seen`."""
 
-    def __init__(self, informers: Informers, kinds: tuple[type[Any], ...]) -> None:
+    def __init__(self, informers: Informers, kinds: tuple[type[Any], ...], agents: Sequence[Agent]) -> None:
         self.client = informers.client
+        self._agents = agents
         self._copies: dict[type[Any], Informer[Any]] = {kind: informers.of(kind) for kind in kinds}
         self._changed = asyncio.Event()
         for copy in self._copies.values():
@@ -36,22 +38,27 @@ class Followed:
         return found
 
     async def until(self, holds: Callable[[], bool], what: str) -> float:
-        """Wait until `holds()`; the time at which that was seen. Raises BenchError after a while."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while not holds():
-                    self._changed.clear()
+        """Wait until `holds()`; when that was seen. Raises BenchError after a while, or if an agent ends."""
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
                     await self._changed.wait()
-        except TimeoutError:
-            raise BenchError(f"waited {PATIENCE:.0f} s for {what}") from None
+            if time.monotonic() > deadline:
+                raise BenchError(f"waited {PATIENCE:.0f} s for {what}")
+            for running in self._agents:
+                if running.process.poll() is not None:
+                    raise BenchError(f"an agent ended while {what} was waited for:\n{running.log[-2000:]}")
         return time.perf_counter()
 
 
 @asynccontextmanager
-async def follow(running: Agent, *kinds: type[Any]) -> AsyncIterator[Followed]:
-    async with running.client() as client:
+async def follow(master: Agent, *kinds: type[Any], others: Sequence[Agent] = ()) -> AsyncIterator[Followed]:
+    """`others` are agents that must live as well."""
+    async with master.client() as client:
         informers = Informers(client)
-        seen = Followed(informers, kinds)
+        seen = Followed(informers, kinds, (master, *others))
         task = asyncio.create_task(informers.run())
         try:
             await informers.synced()
