@@ -105,7 +105,7 @@ def test_volumes_of_every_kind_and_their_live_update(space: Space, tmp_path: obj
     space.apply(config_map("c", colour="green", other="x"))
     space.k("label", "pod", "p", "colour=pink", "--overwrite")
     files = "cat /config/colour /all/colour /down/labels /all/labels"
-    wanted = 'greengreen' + 'app="p"\ncolour="pink"' * 2
+    wanted = "greengreen" + 'app="p"\ncolour="pink"' * 2
     until(lambda: sh(files) == wanted, what=lambda: f"{sh(files)!r} is not {wanted!r}")
     assert sh("cat /one/colour") == "blue"
     assert space.path("pod/p", ".status.containerStatuses[0].restartCount") == "0"
