@@ -10,10 +10,11 @@ import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
-from minik8s.api.errors import from_status
+from minik8s.api.errors import InternalError, from_status
 from minik8s.api.meta import Object, ObjectMeta, Struct
 from minik8s.api.resource import Json, Resource
 from minik8s.api.scheme import SCHEME, Scheme
@@ -76,7 +77,12 @@ class _Bookmark(Struct):
     metadata: ListMeta = ListMeta()
 
 
+class _Described(Struct):
+    metadata: ObjectMeta = ObjectMeta()
+
+
 _frame = msgspec.json.Decoder(_Frame)
+_described = msgspec.json.Decoder(_Described)
 _bookmarked = msgspec.json.Decoder(_Bookmark)
 
 
@@ -107,7 +113,7 @@ def _read(view: type[T], raw: msgspec.Raw) -> T | None:
     try:
         found: T = _decoder(view).decode(raw)
     except msgspec.ValidationError as error:
-        log.error("object cannot be read and is ignored", kind=view.__name__, error=str(error), object=bytes(raw[:200]))
+        log.error("object cannot be read and is ignored", kind=view.__name__, error=str(error), object=bytes(raw)[:200])
         return None
     return found
 
@@ -175,6 +181,8 @@ class Client:
                             decoded.append(WatchEvent(frame.type, _bookmark(view, frame.object)))
                             continue
                         obj = _read(view, frame.object)
+                        if obj is None and frame.type == "DELETED":
+                            obj = view(metadata=_described.decode(frame.object).metadata)  # gone is gone
                         if obj is not None:
                             decoded.append(WatchEvent(frame.type, obj))
                     yield decoded
@@ -251,13 +259,16 @@ class Client:
         content_type: str = "application/json",
     ) -> bytes:
         path = self.resource(kind).base_path(namespace)
-        path += (f"/{name}" if name else "") + (f"/{subresource}" if subresource else "")
+        path += (f"/{quote(name, safe=':@')}" if name else "") + (f"/{subresource}" if subresource else "")
         data = b"" if body is None else msgspec.json.encode(body)
         return await self.transport.request(method, path, body=data, content_type=content_type)
 
     @staticmethod
     def _decode(kind: type[T], data: bytes) -> T:
-        decoded: T = _decoder(kind).decode(data)
+        try:
+            decoded: T = _decoder(kind).decode(data)
+        except msgspec.ValidationError as error:
+            raise InternalError(f"the server's {kind.__name__} cannot be read: {error}") from None
         return decoded
 
 

@@ -46,6 +46,7 @@ class Informer(Generic[T]):
         self._indexes: dict[str, tuple[Callable[[T], Iterable[str]], dict[str, dict[str, T]]]] = {}
         self._handlers: list[Handler[T]] = []
         self._revision = 0
+        self._after = ""  # where to watch on from; "" = list first
         self._synced = asyncio.Event()
         self._waiters: dict[asyncio.Future[None], int] = {}
 
@@ -108,23 +109,30 @@ class Informer(Generic[T]):
     async def run(self) -> None:
         """Follow for ever. Losing the server is no error: the copy stays readable, attempts go on with back-off."""
         delays = backoff()
-        after = ""
         while True:
-            try:
-                if not after:
-                    after = await self._relist()
-                    delays = backoff()
-                began = asyncio.get_running_loop().time()
-                after = await self._follow(after)
-                if asyncio.get_running_loop().time() - began > BRIEF:
-                    continue
-            except Gone:
-                after = ""
-            except StatusError as error:
-                log.debug("watch interrupted", resource=self.resource.name, error=str(error))
+            lived = await self._follow()
+            if lived > BRIEF:
+                delays = backoff()  # it was well until now: what comes is a new trouble
             await asyncio.sleep(next(delays))
 
-    async def _relist(self) -> str:
+    async def _follow(self) -> float:
+        """List if need be, then watch until the watch ends, however it does. For how many seconds was it watched?"""
+        began: float | None = None
+        loop = asyncio.get_running_loop()
+        try:
+            if not self._after:
+                await self._relist()
+            began = loop.time()
+            async with self._client.watch(self.resource, self._view, after=self._after, **self._scope) as batches:
+                async for batch in batches:
+                    self._apply(batch)
+        except Gone:
+            self._after = ""
+        except StatusError as error:
+            log.debug("watch interrupted", resource=self.resource.name, error=str(error))
+        return 0.0 if began is None else loop.time() - began
+
+    async def _relist(self) -> None:
         found = await self._client.list_as(self.resource, self._view, **self._scope)
         fresh = {obj.key: obj for obj in found.items}
         for key in [key for key in self._objects if key not in fresh]:
@@ -133,36 +141,35 @@ class Informer(Generic[T]):
             known = self._objects.get(key)
             if known is None or known.metadata.resourceVersion != obj.metadata.resourceVersion:
                 self._set(key, obj)
-        self._advance(int(found.metadata.resourceVersion))
+        self._revision = 0  # the list is the truth, even of a server that has begun to count anew
+        self._advance(found.metadata.resourceVersion)
         self._synced.set()
-        return found.metadata.resourceVersion
 
-    async def _follow(self, after: str) -> str:
-        async with self._client.watch(self.resource, self._view, after=after, **self._scope) as batches:
-            async for batch in batches:
-                after = self._apply(batch) or after
-        return after
-
-    def _apply(self, batch: Sequence[WatchEvent[T]]) -> str:
+    def _apply(self, batch: Sequence[WatchEvent[T]]) -> None:
         version = ""
         for event in batch:
-            version = event.object.metadata.resourceVersion
+            version = event.object.metadata.resourceVersion or version
             if event.type == "DELETED":
                 self._set(event.object.key, None)
             elif event.type != "BOOKMARK":
                 self._set(event.object.key, event.object)
         if version:
-            self._advance(int(version))
-        return version
+            self._advance(version)
 
     def _set(self, key: str, new: T | None) -> None:
         old = self._objects.get(key)
+        if old is not None and new is not None and old.metadata.uid != new.metadata.uid:
+            self._set(key, None)  # a name that was given again while nobody looked: one object went, another came
+            old = None
         sample = new or old
         if sample is None:
             return
-        space = self._by_namespace.setdefault(sample.metadata.namespace, {})
+        namespace = sample.metadata.namespace
+        space = self._by_namespace.setdefault(namespace, {})
         if new is None:
             del self._objects[key], space[key]
+            if not space:
+                del self._by_namespace[namespace]
         else:
             self._objects[key] = space[key] = new
         for name in self._indexes:
@@ -183,8 +190,9 @@ class Informer(Generic[T]):
             for value in values(new):
                 entries.setdefault(value, {})[key] = new
 
-    def _advance(self, revision: int) -> None:
-        self._revision = max(self._revision, revision)
+    def _advance(self, version: str) -> None:
+        self._after = version
+        self._revision = max(self._revision, int(version))
         for future, wanted in self._waiters.items():
             if wanted <= self._revision and not future.done():
                 future.set_result(None)
