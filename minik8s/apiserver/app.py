@@ -22,6 +22,7 @@ from minik8s.api.errors import BadRequest, RequestEntityTooLarge, StatusError
 from minik8s.apiserver import routes
 from minik8s.apiserver.auth import User
 from minik8s.apiserver.body import MAX_BODY
+from minik8s.apiserver.connection import Server
 from minik8s.apiserver.handler import Handler
 from minik8s.apiserver.request import ApiRequest, ApiResponse, error_response
 from minik8s.apiserver.routes import RequestInfo
@@ -65,7 +66,7 @@ class ApiServer:
     ) -> AsyncIterator[tuple[str, int]]:
         """Listen as long as the body runs; yields (address, port) of the first socket."""
         loop = asyncio.get_running_loop()
-        server = web.Server(
+        server = Server(
             self._serve,
             request_factory=self._request,
             handler_cancellation=True,
@@ -91,7 +92,7 @@ class ApiServer:
         async with self.listening(host, port, context):
             await asyncio.Event().wait()
 
-    def _accept(self, server: web.Server) -> web.RequestHandler:
+    def _accept(self, server: Server) -> web.RequestHandler:
         """A new connection. It must say something soon; where there are too many, the oldest ends after its request."""
         connections = server.connections
         if len(connections) >= MAX_CONNECTIONS:

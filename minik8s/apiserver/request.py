@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -48,4 +49,9 @@ def json_response(value: Any, code: int = 200) -> ApiResponse:
 
 def error_response(error: StatusError) -> ApiResponse:
     headers = {"retry-after": str(error.retry_after)} if error.retry_after else {}
-    return ApiResponse(error.code, msgspec.json.encode(error.to_status()), headers=headers)
+    status = error.to_status()
+    try:
+        body = msgspec.json.encode(status)
+    except UnicodeEncodeError:  # it quotes a header, and that was no UTF-8
+        body = json.dumps(status, ensure_ascii=False).encode(errors="replace")
+    return ApiResponse(error.code, body, headers=headers)

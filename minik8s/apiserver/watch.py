@@ -49,7 +49,9 @@ def parse_options(query: Mapping[str, str], rng: random.Random) -> WatchOptions:
     try:
         timeout = float(query.get("timeoutSeconds") or 0)
     except ValueError:
-        raise BadRequest(f'timeoutSeconds must be a number, not "{query["timeoutSeconds"][:40]}"') from None
+        timeout = -1.0
+    if timeout < 0:
+        raise BadRequest(f'timeoutSeconds must be a positive number, not "{query["timeoutSeconds"][:40]}"')
     timeout = timeout if timeout > 0 else rng.uniform(SHORTEST, LONGEST)
     after = None if from_start else parse_version(version or "0")
     return WatchOptions(after, bookmarks, is_true(initial) and bookmarks, min(timeout, 86400.0))
