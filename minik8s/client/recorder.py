@@ -77,6 +77,11 @@ class Recorder:
         }
         self._queue.add(key)
 
+    @property
+    def idle(self) -> bool:
+        """All that was told so far has been written, or has failed to be."""
+        return not self._waiting and self._queue.idle
+
     async def run(self) -> None:
         """Write for ever, several at a time: one durable write takes milliseconds, a burst has hundreds."""
         async with asyncio.TaskGroup() as tasks:

@@ -148,9 +148,8 @@ class Cluster:
 
     async def events(self, reason: str) -> list[Event]:
         for recorder in self.recorders.values():
-            while recorder._queue.qsize():
+            while not recorder.idle:
                 await asyncio.sleep(0)
-        await asyncio.sleep(0.01)
         return [each for each in (await self.client.list(Event)).items if each.reason == reason]
 
 
