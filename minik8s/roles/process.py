@@ -108,11 +108,13 @@ def stop(data_dir: Path, *, patience: float) -> int | None:
 
 
 def is_ready(config: Config) -> bool:
-    """Does the API server answer /readyz? A worker is ready when its kubelet answers /healthz."""
-    if config.hosts_master:
-        _, port = config.listen_address
-        return _answers(port, "/readyz")
-    return _answers(config.kubelet_port, "/healthz")
+    """Do the parts that this agent hosts answer: the API server /readyz, the kubelet /healthz?
+
+    A kubelet that answers has registered its node. Simulated nodes have no kubelet to ask.
+    """
+    ports = [(config.listen_address[1], "/readyz")] * config.hosts_master
+    ports += [(config.kubelet_port, "/healthz")] * (config.hosts_node and config.runtime != "fake")
+    return all(_answers(port, path) for port, path in ports)
 
 
 def last_lines(config: Config, count: int = 15) -> str:
