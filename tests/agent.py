@@ -63,6 +63,8 @@ class Agent:
     port: int = 0
     kubelet_port: int = 0
     options: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()  # of its command line: enters a lab host, where it answers at `address`
+    address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
     _memory: dict[str, str] = field(default_factory=dict)
 
@@ -89,7 +91,7 @@ class Agent:
         self.data.mkdir(parents=True, exist_ok=True)
         command = [
             "setpriv", "--pdeathsig", "TERM",  # a test run that is killed leaves no agent
-            sys.executable, "-m", "minik8s", "run", "--data-dir", str(self.data), "--listen", f"0.0.0.0:{self.port}",
+            *self.prefix, sys.executable, "-m", "minik8s", "run", "--data-dir", str(self.data), "--listen", f"0.0.0.0:{self.port}",
             "--kubelet-port", str(self.kubelet_port), "--log-format", "json", *self.options,
         ]  # fmt: skip
         with (self.data / LOG_FILE).open("ab") as log:
@@ -106,7 +108,7 @@ class Agent:
     def _is_ready(self) -> bool:
         if self.pid is None:
             raise Failed(f"the agent ended with code {self.process and self.process.returncode}:\n{self.log[-3000:]}")
-        return answers(self.port, "/readyz") and answers(self.kubelet_port, "/healthz")
+        return all(answers(*where, self.address) for where in ((self.port, "/readyz"), (self.kubelet_port, "/healthz")))
 
     @property
     def pid(self) -> int | None:
@@ -197,11 +199,11 @@ def until(probe: Callable[[], T], *, seconds: float = 20, what: str | Callable[[
     return answer
 
 
-def answers(port: int, path: str) -> bool:
-    """Does an HTTPS server on this machine answer with 200?"""
+def answers(port: int, path: str, address: str = "127.0.0.1") -> bool:
+    """Does an HTTPS server, on this machine unless told otherwise, answer with 200?"""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # its CA may not exist yet
-    connection = HTTPSConnection("127.0.0.1", port, timeout=2, context=context)
+    connection = HTTPSConnection(address, port, timeout=2, context=context)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200

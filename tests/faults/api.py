@@ -38,7 +38,7 @@ def admin_context(agent: Agent) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def admin(agent: Agent) -> AsyncIterator[Client]:
-    async with HttpTransport(f"https://127.0.0.1:{agent.port}", admin_context(agent)) as transport:
+    async with HttpTransport(f"https://{agent.address}:{agent.port}", admin_context(agent)) as transport:
         yield Client(transport)
 
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.agent import Agent, run
@@ -32,7 +30,7 @@ class Host:
     agent: Agent
 
     def docker(self, *arguments: str) -> str:
-        return run(["docker", *arguments]).out
+        return run([*self.agent.prefix, "docker", *arguments]).out
 
     @property
     def node_uid(self) -> str:
@@ -44,8 +42,8 @@ class Host:
         if not ids:
             return []
         # One may go between the two commands: docker then tells of the others and ends with an error.
-        answer = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, timeout=60)
-        found = [_container(one) for one in json.loads(answer.stdout)]
+        answer = run([*self.agent.prefix, "docker", "inspect", *ids], check=False)
+        found = [_container(one) for one in json.loads(answer.out)]
         return [one for one in found if one.uid and pod in ("", one.pod)]
 
     def container(self, pod: str, container: str = "app") -> Container:
@@ -63,7 +61,7 @@ class Host:
 
     def links(self) -> set[str]:
         """Names of the host's ends of pods' links."""
-        every = {path.name for path in Path("/sys/class/net").iterdir()}
+        every = run([*self.agent.prefix, "ls", "/sys/class/net"]).out.split()
         return {name for name in every if name.startswith("mk8s")} - {"mk8s-dns"}
 
     def leases(self) -> dict[str, str]:
