@@ -91,7 +91,8 @@ class Agent:
         self.data.mkdir(parents=True, exist_ok=True)
         command = [
             "setpriv", "--pdeathsig", "TERM",  # a test run that is killed leaves no agent
-            *self.prefix, sys.executable, "-m", "minik8s", "run", "--data-dir", str(self.data), "--listen", f"0.0.0.0:{self.port}",
+            *self.prefix,
+            sys.executable, "-m", "minik8s", "run", "--data-dir", str(self.data), "--listen", f"0.0.0.0:{self.port}",
             "--kubelet-port", str(self.kubelet_port), "--log-format", "json", *self.options,
         ]  # fmt: skip
         with (self.data / LOG_FILE).open("ab") as log:
