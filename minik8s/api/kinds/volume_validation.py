@@ -138,10 +138,11 @@ def validate_mounts(mounts: Any, path: str, volumes: set[str]) -> Iterator[Cause
         if ":" in target:
             yield invalid(f"{here}.mountPath", target, "must not contain ':'")
         seen.add(target)
-        sub = mount.get("subPath", "")
-        if sub.startswith("/"):
-            yield invalid(f"{here}.subPath", sub, "must be a relative path")
-        if ".." in sub.split("/"):
-            yield invalid(f"{here}.subPath", sub, "must not contain '..'")
-        if sub and mount.get("subPathExpr"):
+        for field in ("subPath", "subPathExpr"):
+            sub = mount.get(field) or ""
+            if sub.startswith("/"):
+                yield invalid(f"{here}.{field}", sub, "must be a relative path")
+            if ".." in sub.split("/"):
+                yield invalid(f"{here}.{field}", sub, "must not contain '..'")
+        if mount.get("subPath") and mount.get("subPathExpr"):
             yield invalid(f"{here}.subPathExpr", mount["subPathExpr"], "subPathExpr and subPath are mutually exclusive")
