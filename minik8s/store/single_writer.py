@@ -180,7 +180,7 @@ class SingleWriter(ABC):
             self._commit([change for change, _ in self._inflight]).add_done_callback(self._committed)
 
     def _committed(self, commit: asyncio.Future[None]) -> None:
-        if self._failed(commit):
+        if self._failed(commit) or not self._inflight:  # empty: stopped meanwhile, and its writers told so
             return
         batch, self._inflight = self._inflight, []
         changes = [change for change, _ in batch]
