@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Protocol
 
 from minik8s.api.scheme import SCHEME, Scheme
 from minik8s.apiserver import reviews, subresources
 from minik8s.apiserver.admission import Chain, Step
 from minik8s.apiserver.allocator import ServiceAllocator
 from minik8s.apiserver.auth import Authenticator, Authorizer
+from minik8s.apiserver.escalation import Escalation, Rights
 from minik8s.apiserver.handler import Answer, Handler, OpenApi
 from minik8s.apiserver.health import Health
 from minik8s.apiserver.registry import Registry
@@ -24,6 +26,10 @@ from minik8s.clock import Clock, system_clock
 from minik8s.store.watch_cache import WatchCache
 
 
+class RuleBook(RuleSource, Rights, Protocol):
+    """An authorizer that can list rules and compare them."""
+
+
 def build_handler(
     cache: WatchCache,
     *,
@@ -32,7 +38,7 @@ def build_handler(
     service_cidr: str = "10.96.0.0/12",
     scheme: Scheme = SCHEME,
     steps: Sequence[Step] = (),
-    rules: RuleSource | None = None,
+    rules: RuleBook | None = None,
     tokens: TokenIssuer | None = None,
     budget: Budget | None = None,
     openapi: OpenApi | None = None,
@@ -40,10 +46,14 @@ def build_handler(
     clock: Clock = system_clock,
     rng: random.Random | None = None,
 ) -> Handler:
-    """The API server over an entered cache. `steps` come after the standard ones; `rules` lists users' rights for
-    `auth can-i --list`; `tokens` issues ServiceAccount tokens; `budget` says which pods may not be evicted."""
+    """The API server over an entered cache.
+
+    `steps` come after the standard ones; `rules` knows users' rights, for `auth can-i --list` and so that nobody gives
+    away more than they have; `tokens` issues ServiceAccount tokens; `budget` says which pods may not be evicted.
+    """
     allocator = ServiceAllocator(cache, service_cidr, rng=rng)
-    chain = Chain([*standard_steps(cache, rng=rng), allocator, *steps])
+    guards = [Escalation(cache, rules)] if rules is not None else []
+    chain = Chain([*standard_steps(cache, rng=rng), *guards, allocator, *steps])
     registry = Registry(cache, chain, clock=clock, rng=rng)
     watches = Watches(cache, views := Views(clock))
     verbs = Verbs(registry, views, watches)

@@ -13,7 +13,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from minik8s.api import fields
-from minik8s.api.errors import Forbidden, InternalError, MethodNotAllowed, NotFound, StatusError, Unauthorized
+from minik8s.api.errors import (
+    BadRequest,
+    Forbidden,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    StatusError,
+    Unauthorized,
+)
 from minik8s.api.resource import Json
 from minik8s.api.scheme import Scheme
 from minik8s.apiserver import discovery, routes
@@ -21,6 +29,7 @@ from minik8s.apiserver.auth import (
     ANONYMOUS,
     AUTHENTICATED,
     SERVICE_ACCOUNT_PREFIX,
+    SERVICE_ACCOUNTS,
     UNAUTHENTICATED,
     Attributes,
     Authenticator,
@@ -44,6 +53,7 @@ PROTOBUF_ASKED = "com.github.proto-openapi.spec.v2"  # in Accept
 PROTOBUF_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # Go refuses the @ of what is asked for
 
 log = get_logger("apiserver")
+_IMPERSONATION = ("impersonate-user", "impersonate-group", "impersonate-uid")  # headers
 Answer = Callable[[Call], Awaitable[ApiResponse]]
 
 
@@ -114,7 +124,7 @@ class Handler:
     async def admit(self, request: ApiRequest, info: RequestInfo) -> User:
         """Who asks; raises Unauthorized for wrong credentials, Forbidden where the user may not."""
         user = request.user or await self._authenticate(request)
-        if "impersonate-user" in request.headers:
+        if any(header in request.headers for header in _IMPERSONATION):
             user = self._impersonated(user, request.headers)
         if info.resource:
             name = info.name or _selected_name(info, request.query.get("fieldSelector", ""))
@@ -155,7 +165,9 @@ class Handler:
 
     def _impersonated(self, user: User, headers: Mapping[str, str]) -> User:
         """The user that headers ask to act as; each name in it must be allowed by itself."""
-        name = headers["impersonate-user"]
+        name = headers.get("impersonate-user", "")
+        if not name:
+            raise BadRequest("groups or a uid cannot be impersonated without a user: set Impersonate-User")
         groups = tuple(filter(None, headers.get("impersonate-group", "").split("\n")))
         resource, namespace, asked = "users", "", name
         if name.startswith(SERVICE_ACCOUNT_PREFIX):
@@ -169,6 +181,8 @@ class Handler:
                 raise forbidden(attributes, decision.reason)
         if name == ANONYMOUS:
             return User(name, groups or (UNAUTHENTICATED,))
+        if namespace and not groups:
+            groups = (SERVICE_ACCOUNTS, f"{SERVICE_ACCOUNTS}:{namespace}")
         return User(name, (*groups, AUTHENTICATED) if AUTHENTICATED not in groups else groups)
 
     async def _dispatch(self, request: ApiRequest, info: RequestInfo, user: User) -> ApiResponse:

@@ -45,6 +45,11 @@ class RBACAuthorizer:
                 return ALLOWED
         return Decision(allowed=False)
 
+    def lacking(self, user: User, namespace: str, wanted: Iterable[PolicyRule]) -> list[PolicyRule]:
+        """Which of the `wanted` rules, taken apart, the user does not hold in a namespace ("" = everywhere)."""
+        held = [rule for where, rule in self.rules(user) if where in ("", namespace)]
+        return [part for rule in wanted for part in _parts(rule) if not any(_contains(own, part) for own in held)]
+
     def rules(self, user: User) -> Sequence[tuple[str, PolicyRule]]:
         """All (namespace, rule) that apply to a user; namespace "" = everywhere."""
         key = (user.name, user.groups)
@@ -81,14 +86,14 @@ class RBACAuthorizer:
         That it *writes* only its own Node, Lease and pods is the admission step NodeRestriction.
         """
         node = a.user.name.removeprefix(NODE_PREFIX)
-        if a.group == "" and a.resource in ("secrets", "configmaps"):
+        if a.group == "" and a.resource in ("secrets", "configmaps") and not a.subresource:
             wanted = (Secret if a.resource == "secrets" else ConfigMap, a.name)
             return a.verb in _READ and any(wanted in of_pod(pod) for pod in self._pods_of(node, a.namespace))
         if a.group == "" and a.resource == "serviceaccounts":
             uses = any(pod.spec.serviceAccountName == a.name for pod in self._pods_of(node, a.namespace))
-            return uses and (a.verb == "get" or (a.verb, a.subresource) == ("create", "token"))
-        verbs = _NODE_VERBS.get((a.group, a.resource), ())
-        return a.verb in verbs
+            return uses and (a.verb, a.subresource) in (("get", ""), ("create", "token"))
+        resource = f"{a.resource}/{a.subresource}" if a.subresource else a.resource
+        return a.verb in _NODE_VERBS.get((a.group, resource), ())
 
     def _pods_of(self, node: str, namespace: str) -> list[Pod]:
         return [pod for pod in self._pods.by_index("node", node) if pod.metadata.namespace == namespace]
@@ -96,8 +101,10 @@ class RBACAuthorizer:
 
 _READ = ("get", "list", "watch")
 _NODE_VERBS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "nodes"): (*_READ, "create", "update", "patch", "delete"),
+    ("", "nodes"): (*_READ, "create", "update", "patch"),
+    ("", "nodes/status"): ("get", "update", "patch"),
     ("", "pods"): (*_READ, "create", "update", "patch", "delete"),
+    ("", "pods/status"): ("get", "update", "patch"),
     ("", "services"): _READ,
     ("", "endpoints"): _READ,
     ("", "namespaces"): _READ,
@@ -110,13 +117,13 @@ _NODE_VERBS: dict[tuple[str, str], tuple[str, ...]] = {
     ("authentication.k8s.io", "tokenreviews"): ("create",),
     ("authorization.k8s.io", "subjectaccessreviews"): ("create",),
     ("node.k8s.io", "runtimeclasses"): _READ,
-}  # system:node, as far as the kinds exist here
+}  # (group, resource or resource/subresource): verbs. system:node, as far as the kinds exist here
 
 
 def binds(subjects: Iterable[Subject], user: User, namespace: str) -> bool:
     """Is the user one of the subjects? `namespace` is the binding's, the default for service accounts."""
     for subject in subjects:
-        if subject.kind == "User" and subject.name in (user.name, "*"):
+        if subject.kind == "User" and subject.name == user.name:
             return True
         if subject.kind == "Group" and subject.name in user.groups:
             return True
@@ -138,6 +145,33 @@ def rule_allows(rule: PolicyRule, a: Attributes) -> bool:
     if not (_has(rule.resources, wanted) or (a.subresource and f"*/{a.subresource}" in rule.resources)):
         return False
     return not rule.resourceNames or a.name in rule.resourceNames
+
+
+def _parts(rule: PolicyRule) -> Iterator[PolicyRule]:
+    """A rule as rules of one verb and one resource (and name) or URL each."""
+    for verb in rule.verbs:
+        for url in rule.nonResourceURLs:
+            yield PolicyRule((verb,), nonResourceURLs=(url,))
+        for group in rule.apiGroups:
+            for resource in rule.resources:
+                for name in rule.resourceNames or (None,):
+                    yield PolicyRule((verb,), (group,), (resource,), (name,) if name is not None else ())
+
+
+def _contains(own: PolicyRule, part: PolicyRule) -> bool:
+    """Does a rule allow all that another one, of one verb and resource, allows?"""
+    if not _has(own.verbs, part.verbs[0]):
+        return False
+    if part.nonResourceURLs:
+        url = part.nonResourceURLs[0]
+        return any(mine == url or (mine.endswith("*") and url.startswith(mine[:-1])) for mine in own.nonResourceURLs)
+    resource, names = part.resources[0], part.resourceNames
+    subresource = resource.partition("/")[2]
+    return (
+        _has(own.apiGroups, part.apiGroups[0])
+        and (_has(own.resources, resource) or (bool(subresource) and f"*/{subresource}" in own.resources))
+        and (not own.resourceNames or (bool(names) and names[0] in own.resourceNames))
+    )
 
 
 def _has(values: Sequence[str], value: str) -> bool:
