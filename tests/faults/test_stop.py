@@ -55,7 +55,8 @@ async def test_pods_outlive_the_agent(agent: Agent, host: Host, number: signal.S
         for follower in followers:
             follower.kill()
             follower.wait()
-    await asyncio.to_thread(agent.start)
+    agent.start(ready=False)  # from this thread: the agent ends with the one that started it
+    await asyncio.to_thread(agent.wait_ready)
     async with admin(agent) as client:
         after = await ready(client, name)
         assert after.metadata.uid == before.metadata.uid
