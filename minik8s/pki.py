@@ -105,21 +105,24 @@ def new_request(key: bytes, common_name: str, organizations: Sequence[str] = (),
 
 
 def read_request(pem: bytes) -> Request:
-    """What a request asks for; ValueError if it is none or its signature is wrong."""
+    """What a request asks for; ValueError if it is none, is odd, or its signature is wrong."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.x509.oid import NameOID
 
-    request = x509.load_pem_x509_csr(pem)
-    if not request.is_signature_valid:
-        raise ValueError("the request's signature does not fit its key")
     dns: list[str] = []
     addresses: list[str] = []
     try:
+        request = x509.load_pem_x509_csr(pem)
+        if not request.is_signature_valid:
+            raise ValueError("the request's signature does not fit its key")
         alternative = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         dns = alternative.get_values_for_type(x509.DNSName)
         addresses = [str(a) for a in alternative.get_values_for_type(x509.IPAddress)]
     except x509.ExtensionNotFound:
         pass
+    except (UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension) as error:
+        raise ValueError(f"the request cannot be read: {error}") from None
     return Request(
         _attribute(request.subject, NameOID.COMMON_NAME),
         tuple(str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)),
@@ -170,6 +173,19 @@ def write_private(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def fits(pair: Pair, ca: Pair) -> bool:
+    """Whether the key is that of the certificate, and the certificate was signed by this CA; False for broken files."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        certificate = x509.load_pem_x509_certificate(pair.certificate)
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca.certificate))
+        return bool(certificate.public_key() == _load_key(pair.key).public_key())
+    except (ValueError, TypeError, InvalidSignature):
+        return False
 
 
 def b64(data: bytes) -> str:

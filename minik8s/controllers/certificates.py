@@ -1,13 +1,14 @@
 """Certificates for nodes: requests that a node may make for itself are approved and signed at once; others wait.
 
 A joining node (bootstrap token) or the node itself may get a client certificate as `system:node:NAME` and a serving
-certificate for its kubelet. What people request otherwise is signed only when somebody has approved it.
+certificate for its kubelet. What people request otherwise is signed only when somebody has approved it, and never with
+the rights of an administrator: those come from the CA's holder alone.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar, NamedTuple
 
 from minik8s import pki
@@ -22,8 +23,11 @@ from minik8s.clock import Clock, parse_time, rfc3339, system_clock
 CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
 SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 GENERAL_CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
+SIGNERS = (CLIENT_SIGNER, SERVING_SIGNER, GENERAL_CLIENT_SIGNER)  # ours; requests to others are not our business
 KEEP = 3600.0  # seconds that a finished request is kept, as upstream's csrcleaner does for issued ones
+KEEP_PENDING = 24 * 3600.0  # seconds that a request waits for somebody's word; csrcleaner's pendingExpiration
 NODE_PREFIX, NODES, BOOTSTRAPPERS = "system:node:", "system:nodes", "system:bootstrappers"
+MASTERS = "system:masters"
 
 
 class Verdict(NamedTuple):
@@ -33,14 +37,20 @@ class Verdict(NamedTuple):
     message: str
 
 
-def judge(spec: CertificateSigningRequestSpec, request: pki.Request, holder: str | None) -> Verdict:
+def judge(
+    spec: CertificateSigningRequestSpec, request: pki.Request, holder: str | None, reserved: Collection[str] = ()
+) -> Verdict:
     """May the requestor have this certificate without anybody's word?
 
-    `holder` is the uid label of the living node of that name, None if there is none; a node proves that it is the same
-    by asking with its own certificate.
+    `holder` is the uid of the living node of that name, None if there is none; a node proves that it is the same by
+    asking with its own certificate. `reserved` are the API server's names and addresses in the cluster, for which no
+    node may speak: it could pass for it.
     """
     if spec.signerName not in (CLIENT_SIGNER, SERVING_SIGNER):
         return Verdict(None, "")
+    taken = [name for name in (*request.dns_names, *request.addresses) if name in reserved]
+    if taken and spec.signerName == SERVING_SIGNER:
+        return Verdict(False, f"{taken[0]} is the API server: choose another --node-name or --node-ip")
     if not request.common_name.startswith(NODE_PREFIX) or request.organizations != (NODES,):
         return Verdict(False, f"a node's certificate is for {NODE_PREFIX}NAME in the group {NODES}")
     itself = spec.username == request.common_name and NODES in spec.groups
@@ -64,9 +74,18 @@ class CertificateController(Controller):
     name: ClassVar[str] = "certificates"
     workers: ClassVar[int] = 2
 
-    def __init__(self, client: Client, informers: Informers, ca: pki.Pair, *, clock: Clock = system_clock) -> None:
+    def __init__(
+        self,
+        client: Client,
+        informers: Informers,
+        ca: pki.Pair,
+        *,
+        reserved: Collection[str] = (),
+        clock: Clock = system_clock,
+    ) -> None:
         super().__init__(client, informers)
         self._ca = ca
+        self._reserved = frozenset(reserved)
         self._clock = clock
         self._requests = informers.of(CertificateSigningRequest)
         self._nodes = informers.of(Node)
@@ -78,26 +97,29 @@ class CertificateController(Controller):
             return None
         conditions = request.status.conditions
         done = request.status.certificate or is_true(conditions, "Denied") or is_true(conditions, "Failed")
-        if done:
-            age = self._clock() - parse_time(request.metadata.creationTimestamp)
-            if age >= KEEP:
-                await self.client.delete(CertificateSigningRequest, key, uid=request.metadata.uid)
-                return None
-            return KEEP - age
+        age = self._clock() - parse_time(request.metadata.creationTimestamp)
+        left = (KEEP if done else KEEP_PENDING) - age
+        if left <= 0:
+            await self.client.delete(CertificateSigningRequest, key, uid=request.metadata.uid)
+            return None
+        if not done and request.spec.signerName in SIGNERS:
+            await self._answer(request)
+        return left
+
+    async def _answer(self, request: CertificateSigningRequest) -> None:
+        """Approve, deny, sign, or leave it to people."""
         try:
             wanted = pki.read_request(base64.b64decode(request.spec.request))
+            if is_true(request.status.conditions, "Approved"):
+                await self._sign(request, wanted)
+                return
         except ValueError as error:
             await self._conclude(request, "Failed", "InvalidRequest", str(error))
-            return None
-        if not is_true(conditions, "Approved"):
-            verdict = judge(request.spec, wanted, self._living(wanted.common_name))
-            if verdict.approve is not None:
-                await self._conclude(
-                    request, "Approved" if verdict.approve else "Denied", "AutoApproved", verdict.message
-                )
-            return None
-        await self._sign(request, wanted)
-        return None
+            return
+        verdict = judge(request.spec, wanted, self._living(wanted.common_name), self._reserved)
+        if verdict.approve is not None:
+            word, reason = ("Approved", "AutoApproved") if verdict.approve else ("Denied", "AutoDenied")
+            await self._conclude(request, word, reason, verdict.message)
 
     def _living(self, common_name: str) -> str | None:
         node = self._nodes.get(None, common_name.removeprefix(NODE_PREFIX))
@@ -115,6 +137,9 @@ class CertificateController(Controller):
         await self.client.update(CertificateSigningRequest, held, subresource=subresource)
 
     async def _sign(self, request: CertificateSigningRequest, wanted: pki.Request) -> None:
+        """Raises ValueError for what cannot be signed."""
+        if MASTERS in wanted.organizations:
+            raise ValueError(f"no certificate is signed for the group {MASTERS}")
         pair = pki.issue(
             self._ca,
             wanted.common_name,

@@ -31,6 +31,7 @@ from minik8s.controllers import build as build_controllers
 from minik8s.controllers.certificates import CertificateController
 from minik8s.controllers.settings import Settings
 from minik8s.log import get_logger
+from minik8s.pki import names_of
 from minik8s.roles.identity import MasterIdentity, client_context, server_context
 from minik8s.roles.listening import listening_at
 from minik8s.scheduler.scheduler import Scheduler
@@ -116,7 +117,10 @@ class Master:
             node_monitor_grace=self._config.node_monitor_grace,
         )
         controllers = build_controllers(self.informers.client, self.informers, recorder, settings=settings)
-        certificates = CertificateController(self.informers.client, self.informers, self._identity.ca)
+        # What pods call the API server; its address may well be a node's too, on the same machine.
+        names = names_of(self._identity.serving[0].read_bytes())
+        own = {name for name in names if name.startswith("kubernetes")} | {self._config.kubernetes_ip}
+        certificates = CertificateController(self.informers.client, self.informers, self._identity.ca, reserved=own)
         scheduler = Scheduler(self.client(_component("system:kube-scheduler")), self.informers)
         return [
             ("store", self._cache.run()),

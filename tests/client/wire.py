@@ -11,7 +11,7 @@ from minik8s.api.errors import ServiceUnavailable, StatusError
 from minik8s.api.kinds.namespace import Namespace
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import User
-from minik8s.apiserver.handler import AllowAll
+from minik8s.apiserver.handler import AllowAll, Handler
 from minik8s.apiserver.loopback import LoopbackTransport
 from minik8s.client.base import Client
 from minik8s.store.memory import MemoryStore
@@ -76,6 +76,10 @@ class Wired(NamedTuple):
     client: Client  # by the wire
     direct: Client  # past it
     wire: Wire
+    handler: Handler
+
+    def acting_as(self, user: User) -> Client:
+        return Client(LoopbackTransport(self.handler, user))
 
 
 @asynccontextmanager
@@ -86,4 +90,4 @@ async def wired() -> AsyncIterator[Wired]:
         wire = Wire(LoopbackTransport(handler, ADMIN))
         direct = Client(LoopbackTransport(handler, ADMIN))
         await direct.create(Namespace, {"metadata": {"name": "default"}})
-        yield Wired(Client(wire), direct, wire)
+        yield Wired(Client(wire), direct, wire, handler)
