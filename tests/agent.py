@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,7 +66,6 @@ class Agent:
     prefix: tuple[str, ...] = ()  # of its command line: enters a lab host, where it answers at `address`
     address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
-    _memory: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.port = self.port or free_port()
@@ -109,7 +108,8 @@ class Agent:
     def _is_ready(self) -> bool:
         if self.pid is None:
             raise Failed(f"the agent ended with code {self.process and self.process.returncode}:\n{self.log[-3000:]}")
-        return all(answers(*where, self.address) for where in ((self.port, "/readyz"), (self.kubelet_port, "/healthz")))
+        api = "worker" in self.options or answers(self.port, "/readyz", self.address)
+        return api and ("master" in self.options or answers(self.kubelet_port, "/healthz", self.address))
 
     @property
     def pid(self) -> int | None:

@@ -56,7 +56,8 @@ def _rbac(space: Space) -> None:
 
 
 GOALS: dict[str, Callable[[Space], None]] = {
-    "web": _web, "nodeport": _nodeport, "pod": _pod, "config": _config, "job": _job, "daemonset": _daemonset, "rbac": _rbac,
+    "web": _web, "nodeport": _nodeport, "pod": _pod, "config": _config, "job": _job, "daemonset": _daemonset,
+    "rbac": _rbac,
 }  # fmt: skip
 
 

@@ -20,7 +20,8 @@ TALKER = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.1; done"
 def test_logs(both: Space) -> None:
     once = "[ -e /v/again ] && { echo second life; exec sleep 1000000; }; touch /v/again; echo first life; exit 3"
     both.apply(
-        pod("two", containers=[container("a", "sh", "-c", "echo from a; sleep 1000000"), container("b", "sh", "-c", TALKER)]),
+        pod("two", containers=[container("a", "sh", "-c", "echo from a; sleep 1000000"),
+                               container("b", "sh", "-c", TALKER)]),
         pod("again", containers=[container("c", "sh", "-c", once, volumeMounts=[{"name": "v", "mountPath": "/v"}])],
             volumes=[{"name": "v", "emptyDir": {}}]),
     )  # fmt: skip

@@ -57,11 +57,12 @@ def test_volumes_of_every_kind_and_their_live_update(space: Space, tmp_path: obj
     )
     host = space.agent.data.parent / "host"
     mounts = {
-        "empty": "/empty", "memory": "/memory", "config": "/config", "secret": "/secret", "down": "/down", "all": "/all",
-        "host": "/host", "file": "/file",
+        "empty": "/empty", "memory": "/memory", "config": "/config", "secret": "/secret", "down": "/down",
+        "all": "/all", "host": "/host", "file": "/file",
     }  # fmt: skip
     items = [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
-             {"path": "cpu", "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu", "divisor": "1m"}}]  # fmt: skip
+             {"path": "cpu", "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu", "divisor": "1m"}},
+    ]  # fmt: skip
     space.pod(
         "p",
         labels={"app": "p", "colour": "red"},
@@ -79,7 +80,8 @@ def test_volumes_of_every_kind_and_their_live_update(space: Space, tmp_path: obj
             {"name": "empty", "emptyDir": {}},
             {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}},
             {"name": "config", "configMap": {"name": "c", "defaultMode": 0o440}},
-            {"name": "secret", "secret": {"secretName": "s", "items": [{"key": "password", "path": "deep/pass", "mode": 0o400}]}},
+            {"name": "secret", "secret": {"secretName": "s", "items": [
+                {"key": "password", "path": "deep/pass", "mode": 0o400}]}},
             {"name": "down", "downwardAPI": {"items": items}},
             {"name": "all", "projected": {"sources": [
                 {"configMap": {"name": "c"}}, {"secret": {"name": "s"}}, {"downwardAPI": {"items": items[:1]}},
@@ -126,12 +128,14 @@ at = "/var/run/secrets/kubernetes.io/serviceaccount/"
 token, space = open(at + "token").read(), open(at + "namespace").read()
 context = ssl.create_default_context(cafile=at + "ca.crt")
 def ask(path):
-    request = urllib.request.Request("https://kubernetes.default.svc" + path, headers={"Authorization": "Bearer " + token})
+    url, headers = "https://kubernetes.default.svc" + path, {"Authorization": "Bearer " + token}
     try:
+        request = urllib.request.Request(url, headers=headers)
         return json.load(urllib.request.urlopen(request, context=context, timeout=10))
     except urllib.error.HTTPError as error:
         return error.code
-print(json.dumps([space, ask(f"/api/v1/namespaces/{space}/pods")["items"][0]["metadata"]["name"], ask("/api/v1/secrets")]))
+pods = ask(f"/api/v1/namespaces/{space}/pods")["items"]
+print(json.dumps([space, pods[0]["metadata"]["name"], ask("/api/v1/secrets")]))
 """
     space.pod("p", *FOREVER, image=PYTHON)
     assert json.loads(space.exec("p", "python3", "-c", script)) == [space.name, "p", 403]
@@ -256,7 +260,8 @@ def test_limits_are_the_kernels_and_a_glutton_is_killed(space: Space) -> None:
     ]
     memory = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
     assert space.sh("burst", memory) == str(64 << 20)
-    quota = "cat /sys/fs/cgroup/cpu.max 2>/dev/null || echo $(cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us)"
+    old = "/sys/fs/cgroup/cpu/cpu.cfs"
+    quota = f"cat /sys/fs/cgroup/cpu.max 2>/dev/null || cat {old}_quota_us {old}_period_us"
     assert space.sh("burst", quota).split() == ["50000", "100000"]
     weight = "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || echo 102"
     assert space.sh("burst", weight) == "102"
@@ -305,7 +310,8 @@ def test_probes_decide_readiness_and_restarts(space: Space) -> None:
         pod("exec", more={"readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1}}),
         pod("http", "sh", "-c", "touch /tmp/healthz; exec httpd -f -p 8000 -h /tmp", more={
             "ports": [{"name": "web", "containerPort": 8000}],
-            "livenessProbe": {"httpGet": {"path": "/healthz", "port": "web"}, "periodSeconds": 1, "failureThreshold": 1}}),
+            "livenessProbe": {
+                "httpGet": {"path": "/healthz", "port": "web"}, "periodSeconds": 1, "failureThreshold": 1}}),
         pod("tcp", "sh", "-c", "exec httpd -f -p 8000 -h /tmp", more={
             "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1}}),
         pod("slow", "sh", "-c", "sleep 2; touch /tmp/up; exec sleep 1000000", more={

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,8 @@ def simulated(agent: Agent, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with (folder / "log").open("wb") as log:
         worker = subprocess.Popen(
             [sys.executable, "-m", "minik8s", "run", "--role", "worker", "--runtime", "fake", "--replicas", "3",
-             "--join", f"127.0.0.1:{agent.port}", "--token", token, "--node-name", "sim", "--data-dir", str(folder / "data"),
+             "--join", f"127.0.0.1:{agent.port}", "--token", token, "--node-name", "sim",
+             "--data-dir", str(folder / "data"),
              "--kubelet-port", str(free_port())], stdout=log, stderr=log,
         )  # fmt: skip
     names = ["sim-0", "sim-1", "sim-2"]
@@ -46,7 +48,7 @@ def _words(nodes: list[str]) -> list[str]:
     return ["nodes", *(node.partition("/")[2] for node in nodes)]
 
 
-def placed(name: str, **spec: object) -> dict[str, object]:
+def placed(name: str, **spec: object) -> dict[str, Any]:
     """A pod for the simulated nodes."""
     tolerations = [{"key": "simulated", "operator": "Exists"}]
     return pod(name, nodeSelector={"kind": "simulated"}, tolerations=tolerations, labels={"app": "p"}, **spec)
@@ -86,10 +88,18 @@ def test_nodes_that_join_are_seen_and_used(space: Space, simulated: list[str]) -
     assert {rows[name] for name in simulated} == {"Ready"}
     assert spread(space, 6) == dict.fromkeys(simulated, 2)  # least-allocated
     space.wait("condition=Ready", "pod", "-l", "app=p")
-    for number in range(6, 9):
-        space.apply(placed(f"p{number}", affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
-            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "none"}}}]}}))  # fmt: skip
-    space.wait("condition=Ready", "pod", "-l", "app=p")
+    apart = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"apart": "yes"}}}
+    for number in range(4):
+        alone = placed(
+            f"a{number}", affinity={"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
+        )
+        alone["metadata"]["labels"] = {"apart": "yes"}
+        space.apply(alone)
+    found = space.until("pods -l apart", lambda p: sum("nodeName" in i["spec"] for i in p["items"]) == 3)["items"]
+    assert {i["spec"]["nodeName"] for i in found if "nodeName" in i["spec"]} == set(simulated)
+    left = next(i["metadata"]["name"] for i in found if "nodeName" not in i["spec"])
+    until(lambda: space.events("FailedScheduling", name=left))
+    assert "didn't match pod anti-affinity rules" in space.events("FailedScheduling", name=left)[0]["message"]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,8 @@ def test_dns(space: Space) -> None:
         service("headless", PORT, selector={"app": "s"}, clusterIP="None"),
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "outside"},
          "spec": {"type": "ExternalName", "externalName": "somewhere.example.test"}},
-        service("db", PORT, clusterIP="None"), pod("db0", *FOREVER, labels={"app": "db"}, hostname="db0", subdomain="db"),
+        service("db", PORT, clusterIP="None"),
+        pod("db0", *FOREVER, labels={"app": "db"}, hostname="db0", subdomain="db"),
     )  # fmt: skip
     space.wait("condition=Ready", "pod/db0")
     domain = f"{space.name}.svc.cluster.local"

@@ -52,7 +52,7 @@ THINGS: dict[str, Callable[[], object]] = {
     "sysctls": _lines("sysctl", "net.ipv4.ip_forward", "net.ipv4.conf.all", "net.ipv4.conf.default", "net.ipv4.conf.lo",
                       "net.netfilter.nf_conntrack_max"),
     "systemd unit": lambda: Path("/etc/systemd/system/minik8s.service").exists(),
-    "cgroups": lambda: sorted(str(p) for p in Path("/sys/fs/cgroup").glob("*/*") if "minik8s" in p.name or "kubepods" in p.name),
+    "cgroups": lambda: sorted(str(path) for path in Path("/sys/fs/cgroup").glob("*/*kubepods*")),
 }  # fmt: skip
 
 
@@ -87,7 +87,8 @@ def test_reset_leaves_the_host_as_it_was(agent: Agent) -> None:
     space.apply(
         web("w", 2), service("w", {"port": 80, "targetPort": "http"}, type="NodePort"), config_map("c", a="1"),
         pod("p", volumes=[{"name": "v", "emptyDir": {"medium": "Memory"}}, {"name": "c", "configMap": {"name": "c"}}],
-            more={"volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "c", "mountPath": "/one", "subPath": "a"}],
+            more={"volumeMounts": [{"name": "v", "mountPath": "/v"},
+                                   {"name": "c", "mountPath": "/one", "subPath": "a"}],
                   "ports": [{"containerPort": 80, "hostPort": 18080}]}),
         pod("done", "true", restartPolicy="Never"),
     )  # fmt: skip
