@@ -6,17 +6,25 @@ in the environment. The help text in a field's metadata is what `minik8s run --h
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import json
+import math
 import os
+import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 ROLES = ("all", "master", "worker")
 RUNTIMES = ("docker", "fake")
+LARGEST_POD_PREFIX = 24  # each node gets a /24 of it
+LARGEST_SERVICE_PREFIX = 27  # the API server is the 1st address, DNS the 10th, and some are for services
+LONGEST_NAME = 52  # a certificate's common name, `system:node:NAME`, has 64 characters at the most (X.509)
+NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 SETTINGS_FILE = "config.yaml"  # in the data folder: what the agent was last run with
 
 
@@ -103,9 +111,7 @@ def load(
     flags: Mapping[str, Any] | None = None, *, file: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Config:
     """The settings in force. `flags` by field name, None or absent = not given. Raises ConfigError."""
-    values: dict[str, Any] = {}
-    if file is not None:
-        values |= _from_file(file)
+    values = {} if file is None else _from_file(file)
     known = {f.name: f for f in fields(Config)}
     for name in known:
         text = environ.get(f"MINIK8S_{name.upper()}")
@@ -115,8 +121,15 @@ def load(
         if value is not None and name in known:
             values[name] = (value, f"option --{name.replace('_', '-')}")
     config = Config(**{name: _parse(known[name], value, origin) for name, (value, origin) in values.items()})
-    _check(config)
+    _check(config, {name: origin for name, (_, origin) in values.items()})
     return config
+
+
+def resume(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
+    """As `load`, but a data folder that has been used goes on with the settings it was used with."""
+    given = (flags or {}).get("data_dir") or environ.get("MINIK8S_DATA_DIR") or Config.data_dir
+    saved = Path(given).expanduser().absolute() / SETTINGS_FILE
+    return load(flags, file=saved if saved.exists() else None, environ=environ)
 
 
 def settings(config: Config) -> dict[str, Any]:
@@ -132,7 +145,10 @@ def save(config: Config) -> None:
     temporary = path.with_suffix(".tmp")
     # A join token is used once and is a secret: it is not kept.
     kept = {key: value for key, value in settings(config).items() if key not in ("dataDir", "token")}
-    temporary.write_text(json.dumps(kept, indent=2) + "\n")
+    with temporary.open("w") as file:
+        file.write(json.dumps(kept, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut might leave an empty file, and all defaults in force
     temporary.replace(path)
 
 
@@ -144,15 +160,19 @@ def _from_file(file: Path) -> dict[str, Any]:
         document = YAML(typ="safe", pure=True).load(file.read_text()) or {}
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not a text file (UTF-8)") from None
     except YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {error}") from None
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise ConfigError(f"{file}: expected a map of settings")
+        raise ConfigError(f"{file}: expected a map of settings, e.g. 'nodeName: worker-1'")
     names = {_camel(f.name): f.name for f in fields(Config)}
     unknown = [key for key in document if key not in names]
     if unknown:
-        raise ConfigError(f"{file}: unknown setting {unknown[0]!r}; known are {', '.join(names)}")
-    return {names[key]: (value, f"{file}, {key}") for key, value in document.items()}
+        near = difflib.get_close_matches(str(unknown[0]), names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}"
+        raise ConfigError(f"{file}: unknown setting {unknown[0]!r}; {hint}")
+    return {names[key]: (value, f"{file}, {key}") for key, value in document.items() if value is not None}
 
 
 def _camel(name: str) -> str:
@@ -161,36 +181,66 @@ def _camel(name: str) -> str:
 
 
 def _parse(option: Any, value: Any, origin: str) -> Any:
-    default = option.default
-    try:
-        if isinstance(default, Path):
-            return Path(value).absolute()
-        parsed = type(default)(value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{origin}: {value!r} is not a {type(default).__name__}") from None
+    """A value of the option's type, from text or from what YAML made of it."""
+    kind: type = type(option.default)
+    parsed: Any = None
+    if isinstance(option.default, Path):
+        parsed = Path(value).expanduser().absolute() if isinstance(value, str | Path) and str(value) else None
+    elif not isinstance(value, bool | list | dict) and not (kind is int and isinstance(value, float)):
+        with suppress(TypeError, ValueError):
+            parsed = kind(value)
+    if parsed is None or (kind is float and not math.isfinite(parsed)):
+        raise ConfigError(f"{origin}: {value!r} is not {_KINDS.get(kind, 'a folder')}")
     choices = option.metadata["choices"]
     if choices and parsed not in choices:
         raise ConfigError(f"{origin}: {value!r} is none of {', '.join(choices)}")
     return parsed
 
 
-def _check(config: Config) -> None:
-    for option, text in (("--pod-cidr", config.pod_cidr), ("--service-cidr", config.service_cidr)):
+_KINDS: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a number"}
+
+
+def _check(config: Config, origins: Mapping[str, str]) -> None:
+    """What the types cannot say; each fault is told with the place that the value came from."""
+
+    def wrong(name: str, why: str) -> ConfigError:
+        return ConfigError(f"{origins.get(name, '--' + name.replace('_', '-'))}: {why}")
+
+    for name, smallest in (("pod_cidr", LARGEST_POD_PREFIX), ("service_cidr", LARGEST_SERVICE_PREFIX)):
         try:
-            ipaddress.ip_network(text)
+            network = ipaddress.IPv4Network(getattr(config, name))
         except ValueError as error:
-            raise ConfigError(f"{option}: {error}") from None
+            raise wrong(name, f"{error}; write an IPv4 network, e.g. 10.244.0.0/16") from None
+        if network.prefixlen > smallest:
+            raise wrong(name, f"{network} is too small: at least a /{smallest} is needed")
     if ipaddress.ip_network(config.pod_cidr).overlaps(ipaddress.ip_network(config.service_cidr)):
         raise ConfigError(f"--pod-cidr {config.pod_cidr} and --service-cidr {config.service_cidr} overlap")
-    if config.node_ip:
+    for name in ("node_ip", "advertise"):
+        text = getattr(config, name)
         try:
-            ipaddress.ip_address(config.node_ip)
-        except ValueError as error:
-            raise ConfigError(f"--node-ip: {error}") from None
+            ipaddress.ip_address(text or "127.0.0.1")
+        except ValueError:
+            raise wrong(name, f"{text!r} is not an address, e.g. 192.168.1.10") from None
+    for name in ("listen", "join"):
+        try:
+            split_address(getattr(config, name), 6443)
+        except ConfigError as error:
+            raise wrong(name, str(error)) from None
+    named = config.hosts_node or config.node_name
+    if named and (len(config.name) > LONGEST_NAME or not NODE_NAME.fullmatch(config.name)):
+        why = f"{config.name!r} cannot be the name of a node: at most {LONGEST_NAME} lower case letters, digits, "
+        raise wrong("node_name", why + "'-' and '.', between letters or digits; choose another --node-name")
+    if not NODE_NAME.fullmatch(config.cluster_domain):
+        raise wrong("cluster_domain", f"{config.cluster_domain!r} is not a domain, e.g. cluster.local")
+    if not 1 <= config.kubelet_port <= 65535:
+        raise wrong("kubelet_port", f"{config.kubelet_port} is not a port from 1 to 65535")
+    for name in ("replicas", "node_monitor_grace", "node_lease_interval"):
+        if not getattr(config, name) > 0:
+            raise wrong(name, f"{getattr(config, name)} is not more than 0")
     if config.role == "worker" and not config.join:
         raise ConfigError("--role worker needs --join ADDR[:PORT], the master to belong to")
     if config.replicas != 1 and config.runtime != "fake":
-        raise ConfigError("--replicas simulates nodes: it needs --runtime fake")
+        raise wrong("replicas", "it simulates nodes, and needs --runtime fake")
 
 
 def split_address(text: str, default_port: int) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import minik8s
-from minik8s.config import SETTINGS_FILE, Config, ConfigError, load
+from minik8s.config import Config, ConfigError, load, resume
 
 
 def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -45,9 +45,7 @@ def read_config(config_file: Path | None, flags: dict[str, Any]) -> Config:
     Without a file of its own, a data folder that has been used goes on with the settings it was used with.
     """
     try:
-        config = load(flags, file=config_file)
-        saved = config.path(SETTINGS_FILE)
-        return load(flags, file=saved) if config_file is None and saved.exists() else config
+        return resume(flags) if config_file is None else load(flags, file=config_file)
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
 
