@@ -21,6 +21,8 @@ from minik8s.log import get_logger
 T = TypeVar("T", bound=Object)
 Handler = Callable[[T | None, T | None], None]
 BRIEF = 1.0  # seconds; a watch that ends sooner is followed by the next one after a delay
+# Seconds between attempts at most: a node learns soon that the master is back, and a hundred that knock do no harm.
+LONGEST_DELAY = 5.0
 log = get_logger("informer")
 
 
@@ -108,11 +110,11 @@ class Informer(Generic[T]):
 
     async def run(self) -> None:
         """Follow for ever. Losing the server is no error: the copy stays readable, attempts go on with back-off."""
-        delays = backoff()
+        delays = backoff(last=LONGEST_DELAY)
         while True:
             lived = await self._follow()
             if lived > BRIEF:
-                delays = backoff()  # it was well until now: what comes is a new trouble
+                delays = backoff(last=LONGEST_DELAY)  # it was well until now: what comes is a new trouble
             await asyncio.sleep(next(delays))
 
     async def _follow(self) -> float:

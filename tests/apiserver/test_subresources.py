@@ -104,6 +104,22 @@ async def test_service_account_tokens(cache: WatchCache, api: Api) -> None:
     assert (await api.post(f"{accounts}/sa/token", {"spec": {"audiences": [], "expirationSeconds": 5}})).code == 422
 
 
+async def test_who_may_read_one_object_may_watch_it_as_well(cache: WatchCache, api: Api) -> None:
+    class OnlyMine:
+        def authorize(self, a: Attributes) -> Decision:
+            return Decision(a.name == "mine")
+
+    api = Api(build_handler(cache, authenticator=None, authorizer=OnlyMine()), api.clock, cache)
+    jane, path = User("jane", ("people",)), "/api/v1/namespaces/default/configmaps"
+    for selector, code in (
+        ("metadata.name=mine", 200), ("metadata.name==mine", 200), ("metadata.name!=mine", 403),
+        ("metadata.name=other", 403), ("metadata.namespace=mine", 403), ("", 403),
+    ):  # fmt: skip
+        assert (await api.get(f"{path}?fieldSelector={selector}", user=jane)).code == code, selector
+    made = await api.post(f"{path}?fieldSelector=metadata.name=mine", {"metadata": {"name": "mine"}}, user=jane)
+    assert made.code == 403, "a selector says nothing of what is created"
+
+
 async def test_reviews(cache: WatchCache, api: Api) -> None:
     class Readers:
         def authorize(self, a: Attributes) -> Decision:
