@@ -38,6 +38,7 @@ from minik8s.net.base import NetworkError, PodNetwork
 from minik8s.runtime.base import Runtime, RuntimeFailure
 
 ENGINE_RETRY = 2.0  # seconds between looks while the engine does not answer
+LAST_LOOK = 2.0  # seconds after the end of a pod, for what the engine made of it in spite of us
 CACHE_DELAY = 1.0  # seconds in which changes are gathered before the cache is written
 
 
@@ -163,7 +164,8 @@ class Kubelet(Controller):
         if worker.finished and pod is None:
             await worker.close()
             del self.workers_by_uid[key]
-            return None
+            # A start that was cancelled may have gone on in the engine, and ended after the worker's last look.
+            return LAST_LOOK
         return again
 
     async def _remove_stray(self, uid: str) -> None:

@@ -87,14 +87,7 @@ class Host:
 
 
 def _container(answer: dict[str, Any]) -> Container:
-    labels, state = answer["Config"]["Labels"], answer["State"]
-    return Container(
-        answer["Id"],
-        answer["Name"].removeprefix("/"),
-        state["Pid"],
-        state["Status"],
-        labels.get("io.kubernetes.container.name", ""),
-        labels.get("io.kubernetes.pod.name", ""),
-        labels.get("io.kubernetes.pod.uid", ""),
-        int(labels.get("io.kubernetes.container.restartCount", 0)),
-    )
+    state, name = answer["State"], answer["Name"].removeprefix("/")
+    parts = name.split("_")  # names tell all: a sandbox from the pool bears the labels that it was made with
+    _, container, pod, _, uid, attempt = parts if len(parts) == 6 else ("", "", "", "", "", "0")
+    return Container(answer["Id"], name, state["Pid"], state["Status"], container, pod, uid, int(attempt))

@@ -23,7 +23,7 @@ from minik8s.kubelet.kubelet import Kubelet
 from minik8s.kubelet.node_status import NameTaken
 from minik8s.kubelet.pod_source import SharedPods
 from minik8s.net.fake import FakePodNetwork
-from minik8s.runtime.base import SandboxSpec, StartFailed
+from minik8s.runtime.base import Sandbox, SandboxSpec, StartFailed
 from minik8s.runtime.fake import FakeRuntime
 
 from .node import NODE, Cuttable, api_server, eventually, is_ready, node, restarts, waiting
@@ -52,6 +52,36 @@ async def runtime() -> AsyncIterator[FakeRuntime]:
 @pytest.fixture
 def transport(client: Client) -> Cuttable:
     return Cuttable(client.transport)
+
+
+class Stubborn(FakeRuntime):
+    """Goes on making a sandbox when nobody waits for it any more, as Docker Engine does, and tells of it to nobody."""
+
+    async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
+        self.making = asyncio.create_task(self._slowly(spec))
+        return await asyncio.shield(self.making)
+
+    async def _slowly(self, spec: SandboxSpec) -> Sandbox:
+        await asyncio.sleep(1)
+        listeners, self._listeners = self._listeners, []
+        made = await super().create_sandbox(spec)
+        self._listeners = listeners
+        return made
+
+
+async def test_what_the_engine_finished_after_the_pods_end_goes_too(client: Client):
+    async with Stubborn(clock=clock) as runtime, node(client, runtime, None, clock=clock) as one:
+        pod = await one.create("brief", APP)
+        await eventually(lambda: _begun(runtime))
+        await one.delete("brief", grace=0)
+        await runtime.making
+        assert len(await runtime.containers(pod.metadata.uid)) == 1
+        await asyncio.sleep(5)  # the next list of everything is a minute away
+        assert await runtime.containers(pod.metadata.uid) == []
+
+
+async def _begun(runtime: Stubborn) -> bool:
+    return hasattr(runtime, "making")
 
 
 async def test_crashes_are_backed_off_in_kubelets_steps(client: Client, runtime: FakeRuntime):
