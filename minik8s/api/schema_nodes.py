@@ -204,7 +204,18 @@ class ObjectNode(Node):
     `retained`: those whose other members it clears (patch strategy `retainKeys`).
     """
 
-    __slots__ = ("_filled", "_leaves", "_nested", "atomic", "defaults", "fields", "open", "replaced", "required", "retained")
+    __slots__ = (
+        "_filled",
+        "_leaves",
+        "_nested",
+        "atomic",
+        "defaults",
+        "fields",
+        "open",
+        "replaced",
+        "required",
+        "retained",
+    )
 
     def __init__(self, required_fields: Iterable[str], *, open: bool = False, atomic: bool = False) -> None:
         self.required = frozenset(required_fields)
