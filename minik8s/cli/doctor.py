@@ -87,7 +87,7 @@ def _docker(config: Config) -> Iterator[Finding]:
     address = config.docker_host or os.environ.get("DOCKER_HOST", "") or "unix:///var/run/docker.sock"
     try:
         version = _docker_version(address)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         remedy = "install docker.io and start it: systemctl start docker, or dockerd in the background"
         yield Finding("docker", BAD, f"the Engine does not answer at {address}: {error}", remedy)
         return

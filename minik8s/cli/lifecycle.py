@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def init(config_file: Path | None, no_start: bool, **flags: Any) -> None:
     settings.
     """
     from minik8s.roles import process
-    from minik8s.roles.identity import master_identity
+    from minik8s.roles.identity import IdentityError, master_identity
 
     config = read_config(config_file, flags)
     if not config.hosts_master:
@@ -44,11 +44,12 @@ def init(config_file: Path | None, no_start: bool, **flags: Any) -> None:
             "init makes a master; to make this machine a node, use 'minik8s join ADDR --token T'"
         )
     _check_root(config)
-    fresh = not config.path("pki", "ca.crt").exists()
-    master_identity(config)
-    save(config)
-    if process.has_systemd():
-        process.install_unit(config.data_dir)
+    with _told(process.ProcessError, IdentityError):
+        fresh = not config.path("pki", "ca.crt").exists()
+        master_identity(config)
+        save(config)
+        if process.has_systemd():
+            process.install_unit(config.data_dir)
     click.echo(f"{'prepared' if fresh else 'kept'} {config.data_dir}")
     if no_start:
         return
@@ -74,14 +75,12 @@ def join(address: str, config_file: Path | None, **flags: Any) -> None:
 
     config = read_config(config_file, flags | {"role": "worker", "join": address})
     _check_root(config)
-    try:
+    with _told(JoinError, process.ProcessError):
         asyncio.run(join_cluster(config))
-    except JoinError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"node {config.name} has joined {config.server}")
-    save(config)
-    if process.has_systemd():
-        process.install_unit(config.data_dir)
+        click.echo(f"node {config.name} has joined {config.server}")
+        save(config)
+        if process.has_systemd():
+            process.install_unit(config.data_dir)
     _start(config)
 
 
@@ -89,10 +88,10 @@ def join(address: str, config_file: Path | None, **flags: Any) -> None:
 @config_options()
 def start(config_file: Path | None, **flags: Any) -> None:
     """Start the agent in the background: a new cluster if the data folder is empty, else the one that is there."""
-
     config = read_config(config_file, flags)
     _check_root(config)
-    save(config)
+    with _told():
+        save(config)
     _start(config)
 
 
@@ -102,10 +101,8 @@ def stop(data_dir: Path) -> None:
     """Stop the agent; its pods keep running and are taken up again by 'minik8s start'."""
     from minik8s.roles import process
 
-    try:
-        pid = process.stop(data_dir, patience=STOP_PATIENCE)
-    except process.ProcessError as error:
-        raise click.ClickException(str(error)) from None
+    with _told(process.ProcessError):
+        pid = process.stop(data_dir.absolute(), patience=STOP_PATIENCE)
     click.echo(f"stopped the agent (pid {pid})" if pid else f"no agent runs on {data_dir}")
 
 
@@ -119,12 +116,13 @@ def reset(data_dir: Path, dry_run: bool, yes: bool) -> None:
     That is: its containers, links, routes, nftables tables, iptables chain, mounts, systemd unit and data folder.
     """
     from minik8s.roles import process
+    from minik8s.roles.reset import NotOurs
 
     config = read_config(None, {"data_dir": str(data_dir)})
-    try:
+    if not (dry_run or yes or sys.stdin.isatty()):
+        raise click.ClickException("nobody is here to be asked: give --yes, or --dry-run to see what would go")
+    with _told(process.ProcessError, NotOurs):
         asyncio.run(_reset(config, dry_run=dry_run, yes=yes))
-    except process.ProcessError as error:
-        raise click.ClickException(str(error)) from None
 
 
 async def _reset(config: Config, *, dry_run: bool, yes: bool) -> None:
@@ -186,9 +184,11 @@ def status(data_dir: Path, output: str | None) -> None:
 
 
 def _resident(pid: int) -> int:
-    text = Path(f"/proc/{pid}/status").read_text()
-    kilobytes = next((line.split()[1] for line in text.splitlines() if line.startswith("VmRSS:")), "0")
-    return round(int(kilobytes) / 1024)
+    with suppress(OSError):  # it has ended just now
+        text = Path(f"/proc/{pid}/status").read_text()
+        kilobytes = next((line.split()[1] for line in text.splitlines() if line.startswith("VmRSS:")), "0")
+        return round(int(kilobytes) / 1024)
+    return 0
 
 
 def _check_root(config: Config) -> None:
@@ -207,12 +207,22 @@ def _start(config: Config) -> None:
         click.echo(f"the agent runs already (pid {pid})")
         return
     began = time.monotonic()
-    try:
-        with _spinner("starting the agent") as turn:
-            pid = process.start(config, patience=START_PATIENCE, waiting=turn)
-    except process.ProcessError as error:
-        raise click.ClickException(str(error)) from None
+    with _told(process.ProcessError), _spinner("starting the agent") as turn:
+        pid = process.start(config, patience=START_PATIENCE, waiting=turn)
     click.echo(f"the agent runs (pid {pid}) and answers at {config.server} after {time.monotonic() - began:.1f} s")
+
+
+@contextmanager
+def _told(*faults: type[Exception]) -> Iterator[None]:
+    """Faults that are to be expected, and files that cannot be used, are one line and exit code 1."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        hint = "; run this with sudo, or choose another --data-dir" if isinstance(error, PermissionError) else ""
+        raise click.ClickException(f"{place}{error.strerror or error}{hint}") from None
+    except faults as error:
+        raise click.ClickException(str(error)) from None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from minik8s import log as logging
 from minik8s.aio import supervise
 from minik8s.config import Config, save
 from minik8s.net.base import NetworkError
-from minik8s.roles.identity import NodeIdentity, local_node_identity, master_identity
+from minik8s.roles.identity import IdentityError, NodeIdentity, local_node_identity, master_identity
 from minik8s.roles.listening import CannotListen
 from minik8s.roles.lock import AlreadyRunning, agent_lock
 from minik8s.runtime.base import RuntimeFailure
@@ -28,7 +28,7 @@ RunNode = Callable[[Config, "NodeIdentity | None", "Master | None"], Awaitable[N
 COLLECT_AFTER = 20_000
 log = logging.get_logger("agent")
 # What can be wrong with a machine or its settings: told in one line, without a traceback.
-UNDERSTOOD = (StoreError, RuntimeFailure, NetworkError, AlreadyRunning, CannotListen)
+UNDERSTOOD = (StoreError, RuntimeFailure, NetworkError, AlreadyRunning, CannotListen, IdentityError)
 
 
 class AgentError(Exception):

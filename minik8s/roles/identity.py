@@ -2,7 +2,9 @@
 
 A master has the CA, the API server's certificate, the key of ServiceAccount tokens, and `admin.kubeconfig`.
 A node has a certificate as `system:node:NAME` and one for its kubelet's server. Its identity is its key, not its
-address: certificates are made anew when names or addresses have changed or two thirds of their life are over.
+address: certificates are made anew when names or addresses have changed, two thirds of their life are over, or they do
+not fit their key or CA (a start that was cut between two files). That happens at a start only: an agent that runs for
+the last third of a certificate's life without a restart ends up with one that has expired.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ from minik8s.clock import Clock, system_clock
 from minik8s.config import Config
 
 RENEW_AT = 2 / 3  # of a certificate's life
+
+
+class IdentityError(Exception):
+    """Keys are missing or broken and must not be replaced silently; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,9 @@ class NodeIdentity:
 
 
 def master_identity(config: Config, *, clock: Clock = system_clock) -> MasterIdentity:
-    """Load the master's keys, making what is missing, and write `admin.kubeconfig`."""
+    """Load the master's keys, making what is missing, and write `admin.kubeconfig`. Raises IdentityError."""
     folder = config.path("pki")
-    ca = _stored(folder, "ca", lambda: pki.new_ca("minik8s"))
+    ca = _ca(folder)
     key = _secret(folder / "sa.key", pki.new_key)
     names = {
         "kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1", config.name,
@@ -69,7 +75,7 @@ def local_node_identity(config: Config, ca: pki.Pair, *, clock: Clock = system_c
     """The identity of a node that lives in the master's own process: signed on the spot."""
     folder = config.path("node")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "ca.crt").write_bytes(ca.certificate)
+    pki.write_private(folder / "ca.crt", ca.certificate)
     user = NODE_PREFIX + config.name
     _leaf(folder, "client", ca, user, clock=clock, organizations=(NODES,))
     names = sorted({config.name, config.ip, "localhost", "127.0.0.1"})
@@ -86,7 +92,7 @@ def read_node_identity(config: Config) -> NodeIdentity:
 
 
 def needs_renewal(certificate: bytes, now: float, names: Sequence[str] = ()) -> bool:
-    """Has the certificate lived two thirds of its life, or does it not speak for one of `names`?"""
+    """Has the certificate lived two thirds of its life, or does it not speak for one of `names`? ValueError: broken."""
     begin, end = pki.lifetime(certificate)
     return now > begin + (end - begin) * RENEW_AT or not set(names) <= (pki.names_of(certificate) if names else set())
 
@@ -137,21 +143,31 @@ def _leaf(
     client: bool = True,
 ) -> None:
     """Make `stem.crt` and `stem.key`, unless they are there and good for a while."""
-    certificate = folder / f"{stem}.crt"
-    if certificate.exists() and not needs_renewal(certificate.read_bytes(), clock(), names):
-        return
+    certificate, key = folder / f"{stem}.crt", folder / f"{stem}.key"
+    if certificate.exists() and key.exists():
+        held = _read_pair(folder, stem)
+        if pki.fits(held, ca) and not needs_renewal(held.certificate, clock(), names):
+            return
     pair = pki.issue(ca, common_name, organizations=organizations, names=names, server=server, client=client)
-    pki.write_private(folder / f"{stem}.key", pair.key)
+    pki.write_private(key, pair.key)
     pki.write_private(certificate, pair.certificate)
 
 
-def _stored(folder: Path, stem: str, make: Callable[[], pki.Pair]) -> pki.Pair:
-    certificate, key = folder / f"{stem}.crt", folder / f"{stem}.key"
-    if not (certificate.exists() and key.exists()):
-        pair = make()
+def _ca(folder: Path) -> pki.Pair:
+    """The cluster's CA. A new one would lock all nodes out, so it is made only where there has been none."""
+    certificate, key = folder / "ca.crt", folder / "ca.key"
+    if not certificate.exists():  # the key is written first: alone, it is what a cut start has left
+        if any(folder.glob("*.crt")):
+            raise IdentityError(f"{certificate} is missing: put it back from a backup, or 'minik8s reset' the cluster")
+        pair = pki.new_ca("minik8s")
         pki.write_private(key, pair.key)
         pki.write_private(certificate, pair.certificate)
-    return _read_pair(folder, stem)
+    if not key.exists():
+        raise IdentityError(f"{key} is missing: put it back from a backup, or 'minik8s reset' the cluster")
+    pair = _read_pair(folder, "ca")
+    if not pki.fits(pair, pair):
+        raise IdentityError(f"{certificate} and {key} are broken, or not a pair: put them back from a backup")
+    return pair
 
 
 def _read_pair(folder: Path, stem: str) -> pki.Pair:

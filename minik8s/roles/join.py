@@ -11,7 +11,8 @@ import base64
 import re
 import ssl
 import time
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from minik8s import pki
 from minik8s.api.errors import AlreadyExists, Forbidden, ServiceUnavailable, StatusError, Unauthorized
@@ -24,14 +25,14 @@ from minik8s.client.http import HttpTransport
 from minik8s.config import Config
 from minik8s.controllers.certificates import CLIENT_SIGNER, SERVING_SIGNER
 from minik8s.log import get_logger
-from minik8s.roles.identity import NodeIdentity, client_context, needs_renewal, read_node_identity
+from minik8s.roles.identity import IdentityError, NodeIdentity, client_context, needs_renewal, read_node_identity
 
 TOKEN = re.compile(r"(?P<id>[a-z0-9]{6})\.(?P<secret>[a-z0-9]{16})\.(?P<hash>[0-9a-f]{64})")
 SIGNING_PATIENCE = 30.0  # seconds
 log = get_logger("join")
 
 
-class JoinError(Exception):
+class JoinError(IdentityError):
     """Joining failed; the message says why and what to do."""
 
 
@@ -55,23 +56,43 @@ async def join(config: Config) -> NodeIdentity:
     Raises JoinError.
     """
     identity = read_node_identity(config)
-    if identity.ca_file.exists() and all(path.exists() for path in (*identity.client, *identity.serving)):
-        names = (config.name, config.ip)
-        stale = needs_renewal(identity.client[0].read_bytes(), time.time())
-        if not stale and not needs_renewal(identity.serving[0].read_bytes(), time.time(), names):
-            return identity
+    state = standing(identity, (config.name, config.ip), time.time())
+    if state == "good":
+        return identity
+    if state == "stale":
         await _request_certificates(config, identity, client_context(identity.ca_file, identity.client), "")
         return identity
     if not config.token:
-        raise JoinError(
-            "this machine is not a node yet: give it a --token, made by 'minik8s token create' on the master"
-        )
+        why = "this machine is not a node yet" if state == "new" else "the certificate of this node has expired"
+        raise JoinError(f"{why}: give it a --token, made by 'minik8s token create' on the master")
     token = parse_token(config.token)
     identity.ca_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca = await _trusted_ca(config, token)
-    identity.ca_file.write_bytes(ca)
+    pki.write_private(identity.ca_file, ca)
     await _request_certificates(config, identity, client_context(identity.ca_file, None), token.credential)
     return identity
+
+
+Standing = Literal["new", "good", "stale", "expired"]
+
+
+def standing(identity: NodeIdentity, names: Sequence[str], now: float) -> Standing:
+    """What an earlier join has left: nothing that is whole (`new`), certificates that are good, such as the node may
+    renew by itself (`stale`), or that the master would not take any more (`expired`)."""
+    try:
+        ca = pki.Pair(identity.ca_file.read_bytes(), b"")
+        client, serving = (
+            pki.Pair(certificate.read_bytes(), key.read_bytes())
+            for certificate, key in (identity.client, identity.serving)
+        )
+    except FileNotFoundError:
+        return "new"
+    if not pki.fits(client, ca):
+        return "new"
+    if pki.lifetime(client.certificate)[1] <= now:
+        return "expired"
+    stale = needs_renewal(client.certificate, now) or not pki.fits(serving, ca)
+    return "stale" if stale or needs_renewal(serving.certificate, now, names) else "good"
 
 
 async def _trusted_ca(config: Config, token: Token) -> bytes:

@@ -51,11 +51,26 @@ def has_systemd() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
+def has_unit(data_dir: Path) -> bool:
+    """Does systemd run the agent of this very data folder?"""
+    return has_systemd() and UNIT_FILE.exists() and _unit(data_dir) == UNIT_FILE.read_text()
+
+
+def _unit(data_dir: Path) -> str:
+    return UNIT.format(command=" ".join(command(data_dir)))
+
+
 def install_unit(data_dir: Path) -> None:
     """Make the agent a service of systemd, started at boot."""
-    UNIT_FILE.write_text(UNIT.format(command=" ".join(command(data_dir))))
-    subprocess.run(["systemctl", "daemon-reload"], check=True)
-    subprocess.run(["systemctl", "enable", "minik8s"], check=True, capture_output=True)
+    UNIT_FILE.write_text(_unit(data_dir))
+    _systemctl("daemon-reload")
+    _systemctl("enable", "minik8s")
+
+
+def _systemctl(*words: str) -> None:
+    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ProcessError(f"systemctl {' '.join(words)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
 
 
 def remove_unit() -> None:
@@ -68,10 +83,10 @@ def remove_unit() -> None:
 def start(config: Config, *, patience: float, waiting: Callable[[], None] = lambda: None) -> int:
     """Start the agent in the background and wait until it is ready; returns its pid.
 
-    `waiting` is called now and then. Raises ProcessError with the last lines of the log if it ends or takes too long.
+    `waiting` is called now and then. Raises ProcessError with the last fault in the log if it ends or takes too long.
     """
-    if has_systemd() and UNIT_FILE.exists():
-        subprocess.run(["systemctl", "start", "minik8s"], check=True)
+    if has_unit(config.data_dir):
+        _systemctl("start", "minik8s")
         child = None
     else:
         with config.path(LOG_FILE).open("ab") as log:
@@ -84,10 +99,10 @@ def start(config: Config, *, patience: float, waiting: Callable[[], None] = lamb
         if pid and is_ready(config):
             return pid
         if child is not None and child.poll() is not None:
-            raise ProcessError(f"the agent ended with exit code {child.returncode}:\n{last_lines(config)}")
+            raise ProcessError(f"the agent does not start: {last_words(config)}")
         waiting()
         time.sleep(POLL)
-    raise ProcessError(f"the agent is not ready after {patience:.0f} s; its log says:\n{last_lines(config)}")
+    raise ProcessError(f"the agent is not ready after {patience:.0f} s: {last_words(config)}")
 
 
 def stop(data_dir: Path, *, patience: float) -> int | None:
@@ -95,8 +110,8 @@ def stop(data_dir: Path, *, patience: float) -> int | None:
     pid = running_pid(data_dir)
     if pid is None:
         return None
-    if has_systemd() and UNIT_FILE.exists():
-        subprocess.run(["systemctl", "stop", "minik8s"], check=False)
+    if has_unit(data_dir):
+        _systemctl("stop", "minik8s")
     else:
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + patience
@@ -112,24 +127,29 @@ def is_ready(config: Config) -> bool:
 
     A kubelet that answers has registered its node. Simulated nodes have no kubelet to ask.
     """
-    ports = [(config.listen_address[1], "/readyz")] * config.hosts_master
-    ports += [(config.kubelet_port, "/healthz")] * (config.hosts_node and config.runtime != "fake")
-    return all(_answers(port, path) for port, path in ports)
+    host, port = config.listen_address
+    places = [("127.0.0.1" if host in ("", "0.0.0.0") else host, port, "/readyz")] * config.hosts_master
+    places += [("127.0.0.1", config.kubelet_port, "/healthz")] * (config.hosts_node and config.runtime != "fake")
+    return all(_answers(*place) for place in places)
 
 
-def last_lines(config: Config, count: int = 15) -> str:
+def last_words(config: Config) -> str:
+    """The last fault in the agent's log, and where the rest is."""
+    file = config.path(LOG_FILE)
     try:
-        return "\n".join(config.path(LOG_FILE).read_text(errors="replace").splitlines()[-count:])
+        lines = [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
-        return "(see 'journalctl -u minik8s')"
+        return "see 'journalctl -u minik8s'"
+    faults = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return f"{(faults or lines or ['it said nothing'])[-1]} (see {file})"
 
 
-def _answers(port: int, path: str) -> bool:
+def _answers(host: str, port: int, path: str) -> bool:
     # Only whether it answers matters here, and only on this machine: nothing is sent, nothing is believed.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    connection = HTTPSConnection("127.0.0.1", port, timeout=1, context=context)
+    connection = HTTPSConnection(host, port, timeout=1, context=context)
     try:
         connection.request("GET", path)
         return connection.getresponse().status == 200

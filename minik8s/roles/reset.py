@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +21,19 @@ from minik8s.net.base import NetworkError
 from minik8s.net.netlink import Netlink
 from minik8s.net.nftables import Nftables
 from minik8s.net.routed import RoutedPodNetwork
-from minik8s.roles.process import UNIT_FILE, remove_unit
+from minik8s.roles.lock import LOCK_FILE
+from minik8s.roles.process import UNIT_FILE, has_unit, remove_unit
 from minik8s.runtime.base import RuntimeFailure
 from minik8s.runtime.docker import DockerRuntime
 
 NODE_UID = ("node", "uid")
+# One of these is in every folder that an agent, or `init` or `join`, has used.
+MARKS = (LOCK_FILE, "pki/ca.key", "node/uid")
+MOUNT_ESCAPE = re.compile(r"\\([0-7]{3})")  # of spaces and the like in /proc/self/mounts
+
+
+class NotOurs(Exception):
+    """A folder that is to be removed bears no mark of minik8s."""
 
 
 @dataclass
@@ -64,13 +73,15 @@ class Reset:
         await self._stack.aclose()
 
     async def plan(self) -> Found:
-        found = Found(unit=UNIT_FILE.exists())
+        """What there is. Raises NotOurs for a data folder that no agent has used."""
+        found = Found(unit=has_unit(self._config.data_dir))
+        if self._config.data_dir.exists():
+            check_ours(self._config.data_dir)
+            found.folders = [self._config.data_dir]
         await self._plan_containers(found)
         await self._plan_network(found)
         data = str(self._config.data_dir)
-        found.mounts = [m for m in _mounts() if m == data or m.startswith(data + "/")]
-        if self._config.data_dir.exists():
-            found.folders = [self._config.data_dir]
+        found.mounts = [mount for mount in _mounts() if mount.startswith(data + "/")]
         return found
 
     async def _plan_containers(self, found: Found) -> None:
@@ -120,10 +131,25 @@ def _remove_files(found: Found) -> None:
     if found.unit:
         remove_unit()
     for folder in found.folders:
-        shutil.rmtree(folder)
+        for child in folder.iterdir():
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+        with suppress(OSError):  # a mount point stays, empty
+            folder.rmdir()
+
+
+def check_ours(folder: Path) -> None:
+    """A slip in --data-dir must not cost anybody their files. Raises NotOurs."""
+    used = any((folder / mark).exists() for mark in MARKS)
+    if not used and any(folder.iterdir()):
+        raise NotOurs(f"{folder} is not a data folder of minik8s: none of {', '.join(MARKS)} is there")
+    if folder in (Path("/"), Path.home()):
+        raise NotOurs(f"{folder} holds more than minik8s' data: remove what is minik8s' in it by hand")
 
 
 def _mounts() -> list[str]:
     """Mount points of this namespace; octal escapes of /proc/self/mounts undone."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
-    return [line.split()[1].encode().decode("unicode_escape") for line in lines]
+    return [MOUNT_ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), line.split()[1]) for line in lines]
