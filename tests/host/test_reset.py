@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -18,12 +17,16 @@ from tests.kubectls import KUBECTLS
 pytestmark = [pytest.mark.docker, pytest.mark.root, pytest.mark.kubectl]
 
 
+# Links of lab hosts (tests/lab) and of Docker's containers, which come and go in test runs beside this one.
+OTHERS = re.compile(r"\b(lab\d+|veth[0-9a-f]{7})\b")
+
+
 def _lines(*command: str) -> Callable[[], list[str]]:
     def look() -> list[str]:
         text = run(list(command)).out
         text = re.sub(r"(valid_lft|preferred_lft) \S+", "", text)
         text = re.sub(r"\[\d+:\d+\]|counter packets \d+ bytes \d+|^#.*$", "", text, flags=re.MULTILINE)
-        return sorted(line.rstrip() for line in text.splitlines() if line.strip())
+        return sorted(line.rstrip() for line in text.splitlines() if line.strip() and not OTHERS.search(line))
 
     return look
 
@@ -37,8 +40,8 @@ def _mounts() -> list[str]:
 THINGS: dict[str, Callable[[], object]] = {
     "nftables": _lines("nft", "list", "ruleset"),
     "iptables": _lines("iptables-save"),
-    "links": lambda: sorted(link["ifname"] for link in json.loads(run(["ip", "-j", "link"]).out)),
-    "addresses": _lines("ip", "-o", "addr"),
+    "links": _lines("ip", "-br", "link"),
+    "addresses": _lines("ip", "-br", "addr"),
     "routes": _lines("ip", "route", "show", "table", "all"),
     "rules": _lines("ip", "rule"),
     "namespaces": _lines("ip", "netns"),
