@@ -75,9 +75,12 @@ class Reset:
     async def plan(self) -> Found:
         """What there is. Raises NotOurs for a data folder that no agent has used."""
         found = Found(unit=has_unit(self._config.data_dir))
-        if self._config.data_dir.exists():
-            check_ours(self._config.data_dir)
-            found.folders = [self._config.data_dir]
+        if not self._config.data_dir.exists():
+            # Links and tables do not say whose they are: those here may serve an agent of another data folder.
+            found.notes.append(f"there is no data folder {self._config.data_dir}; what others use is left alone")
+            return found
+        check_ours(self._config.data_dir)
+        found.folders = [self._config.data_dir]
         await self._plan_containers(found)
         await self._plan_network(found)
         data = str(self._config.data_dir)
