@@ -37,7 +37,7 @@ class ObjectFieldSelector(Struct):
 class ResourceFieldSelector(Struct):
     containerName: str = ""
     resource: str = ""
-    divisor: IntOrString = "0"
+    divisor: IntOrString | float = "0"
 
 
 class EnvVarSource(Struct):
