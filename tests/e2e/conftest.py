@@ -20,6 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             for mark in ("docker", "root", "kubectl"):
                 item.add_marker(mark)
+            # Not of fixtures: waiting for the host while another run has it is no fault of a test.
+            item.add_marker(pytest.mark.timeout(120, func_only=True))
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +44,16 @@ def agent(possible: None) -> Iterator[Agent]:
         lent.start()
         lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=20s")
         yield lent
+
+
+@pytest.fixture
+def living(agent: Agent) -> Iterator[Agent]:
+    """The agent, for tests that end it: started again for those that follow if one fails half-way."""
+    try:
+        yield agent
+    finally:
+        if agent.pid is None:
+            agent.start()
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ def running(space: Space) -> dict[str, tuple[int, str]]:
 
 
 @pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
-def test_a_restart_is_not_noticed(space: Space, end: str) -> None:
-    agent = space.agent
+def test_a_restart_is_not_noticed(space: Space, living: Agent, end: str) -> None:
+    agent = living
     space.apply(web("w", 2), service("w", {"port": 80, "targetPort": "http"}), pod("p"), config_map("c", a="1"))
     space.k("rollout", "status", "deploy/w", "--timeout=30s")
     space.wait("condition=Ready", "pod/p")
@@ -53,8 +53,8 @@ def test_a_restart_is_not_noticed(space: Space, end: str) -> None:
     space.k("rollout", "status", "deploy/w", "--timeout=40s", seconds=50)
 
 
-def test_what_happened_meanwhile_is_caught_up_with(space: Space) -> None:
-    agent = space.agent
+def test_what_happened_meanwhile_is_caught_up_with(space: Space, living: Agent) -> None:
+    agent = living
     space.apply(deployment("d", 2), pod("once", "sleep", "1", restartPolicy="Never"), pod("p"))
     space.k("rollout", "status", "deploy/d", "--timeout=30s")
     space.wait("condition=Ready", "pod/p")

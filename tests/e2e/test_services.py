@@ -85,7 +85,7 @@ def test_client_ip_affinity(space: Space) -> None:
     mine = {fetch(ip) for _ in range(12)}
     assert len(mine) == 1
     space.k("delete", "pod", mine.pop())
-    assert until(lambda: fetch(ip)).startswith("s")
+    until(lambda: fetch(ip).startswith("s"), seconds=2)  # another one is chosen
 
 
 def test_without_endpoints_a_service_refuses_at_once(space: Space) -> None:

@@ -14,7 +14,12 @@ from tests.e2e.space import Space, config_map, pod, service, web
 from tests.images import docker_answers, make_images
 from tests.kubectls import KUBECTLS
 
-pytestmark = [pytest.mark.docker, pytest.mark.root, pytest.mark.kubectl]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.root,
+    pytest.mark.kubectl,
+    pytest.mark.timeout(240, func_only=True),
+]
 
 
 # Links of lab hosts (tests/lab) and of Docker's containers, which come and go in test runs beside this one.

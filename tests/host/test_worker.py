@@ -12,7 +12,12 @@ from tests.e2e.space import FOREVER, Space, container, pod
 from tests.images import docker_answers, make_images
 from tests.kubectls import KUBECTLS
 
-pytestmark = [pytest.mark.docker, pytest.mark.root, pytest.mark.kubectl]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.root,
+    pytest.mark.kubectl,
+    pytest.mark.timeout(240, func_only=True),
+]
 
 
 def _containers(space: Space) -> dict[str, tuple[str, int]]:
