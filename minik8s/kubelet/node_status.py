@@ -19,6 +19,7 @@ from minik8s.runtime.base import EngineInfo, ImageInfo, RuntimeFailure
 LEASE_NAMESPACE = "kube-node-lease"
 UID_LABEL = "minik8s.io/agent"  # which agent's data folder a Node belongs to
 CHECK_SECONDS = 10.0  # between looks at the health of runtime and network
+RECHECK_SECONDS = 2.0  # the same while one of them is not well, so that its return is seen soon
 log = get_logger("node")
 
 
@@ -158,8 +159,9 @@ class NodeStatus:
 
     async def _describe(self) -> None:
         while True:
+            health = await self._health()
             try:
-                await self._tell(await self._health())
+                await self._tell(health)
             except NotFound:
                 # Somebody deleted the node while its agent lives: it registers again.
                 await self._register_for_long()
@@ -167,7 +169,8 @@ class NodeStatus:
                 log.warning("node status not written", error=str(error))
             except StatusError as error:
                 log.debug("node status not written", error=str(error))
-            await wait_any(self._nudge, timeout=CHECK_SECONDS)
+            ill = health.runtime or health.network
+            await wait_any(self._nudge, timeout=RECHECK_SECONDS if ill else CHECK_SECONDS)
             self._nudge.clear()
 
     async def _health(self) -> Health:
