@@ -45,9 +45,7 @@ _MAYBE_STREAMED = re.compile("|".join(f"/{name}" for name, row in SUBRESOURCES.i
 class StreamProxy(Protocol):
     """Serves log, exec, attach, portforward and proxy: bytes between a client and a node."""
 
-    async def serve(
-        self, info: RequestInfo, user: User, request: web.BaseRequest, body: bytes
-    ) -> web.StreamResponse:
+    async def serve(self, info: RequestInfo, user: User, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         """`user` has been found to be allowed, `body` is read. Raises StatusError while no response has begun."""
         ...
 

@@ -15,7 +15,12 @@ from minik8s.api.resource import Json
 from minik8s.api.scheme import SCHEME
 
 REQUIRED, INVALID, UNKNOWN = "FieldValueRequired", "FieldValueInvalid", "FieldValueNotSupported"
-FORBIDDEN, DOUBLE, ABSENT, LONG = "FieldValueForbidden", "FieldValueDuplicate", "FieldValueNotFound", "FieldValueTooLong"
+FORBIDDEN, DOUBLE, ABSENT, LONG = (
+    "FieldValueForbidden",
+    "FieldValueDuplicate",
+    "FieldValueNotFound",
+    "FieldValueTooLong",
+)
 C = "spec.containers[0]"
 V = "spec.volumes[0]"
 NODE_AFFINITY = "spec.affinity.nodeAffinity"
@@ -328,7 +333,9 @@ RULES: list[tuple[str, Json, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("version", "body", "field", "reason"), RULES, ids=[f"{b['kind']}-{f}" for _, b, f, _ in RULES])
+@pytest.mark.parametrize(
+    ("version", "body", "field", "reason"), RULES, ids=[f"{b['kind']}-{f}" for _, b, f, _ in RULES]
+)
 def test_one_fault_of_another_kind(version: str, body: Json, field: str, reason: str) -> None:
     assert told(faults(version, body)) == {(field, reason)}
 

@@ -45,9 +45,7 @@ class Streams:
     def __init__(self) -> None:
         self.answers: dict[str, Stream] = {}
 
-    async def serve(
-        self, info: RequestInfo, user: User, request: web.BaseRequest, body: bytes
-    ) -> web.StreamResponse:
+    async def serve(self, info: RequestInfo, user: User, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         return await self.answers[info.subresource](info, request)
 
 
