@@ -13,6 +13,7 @@ from manifests_text import CONFIG, POD, WEB
 
 
 @pytest.mark.kubectl
+@pytest.mark.parametrize("kubectl", ["1.37"], indirect=True)
 @pytest.mark.parametrize(
     ("before", "args"),
     [
@@ -29,8 +30,6 @@ from manifests_text import CONFIG, POD, WEB
     ],
 )
 def test_the_same_words_as_the_newest_kubectl(cli: Cli, kubectl: Path, before: str, args: tuple[str, ...]) -> None:
-    if "1.28" in kubectl.name:
-        pytest.skip("the words are those of the newest")
     cli.file("x.yaml", CONFIG)
     said = []
     for run in (lambda: cli.ok(*args), lambda: cli.kubectl(kubectl, *args)):
