@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from minik8s.api.kinds.endpointslice import Endpoint, EndpointConditions, EndpointPort
+from minik8s.api.kinds.endpoints import EndpointPort
+from minik8s.api.kinds.endpointslice import Endpoint, EndpointConditions
 from minik8s.api.kinds.pod import Container, Pod
 from minik8s.api.kinds.service import Service, ServicePort
 from minik8s.api.meta import ObjectReference

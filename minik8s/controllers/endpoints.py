@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from minik8s.api.errors import AlreadyExists, NotFound
-from minik8s.api.kinds.endpoints import EndpointAddress, EndpointPort, Endpoints, EndpointSubset
+from minik8s.api.kinds.endpoints import EndpointAddress, Endpoints, EndpointSubset
 from minik8s.api.kinds.endpointslice import Endpoint
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.service import Service
@@ -37,7 +37,7 @@ def subsets(service: Service, pods: Iterable[Pod]) -> tuple[tuple[EndpointSubset
                 EndpointSubset(
                     addresses=tuple(_address(e) for e in alive if e.conditions.ready),
                     notReadyAddresses=tuple(_address(e) for e in alive if not e.conditions.ready),
-                    ports=tuple(EndpointPort(p.name, p.port, p.protocol, p.appProtocol) for p in ports),
+                    ports=ports,
                 )
             )
     return tuple(found), cut

@@ -8,7 +8,6 @@ from minik8s.api.kinds.endpointslice import (
     SERVICE_NAME_LABEL,
     Endpoint,
     EndpointConditions,
-    EndpointPort,
     EndpointSlice,
 )
 from minik8s.api.kinds.service import Service
@@ -36,7 +35,7 @@ def mirror(endpoints: Endpoints, family: str) -> dict[Ports, list[Endpoint]]:
     """The endpoints of one address family, by ports."""
     groups: dict[Ports, list[Endpoint]] = {}
     for subset in endpoints.subsets:
-        ports = tuple(EndpointPort(each.name, each.port, each.protocol, each.appProtocol) for each in subset.ports)
+        ports = subset.ports
         for ready, addresses in ((True, subset.addresses), (False, subset.notReadyAddresses)):
             found = [_endpoint(each, ready=ready) for each in addresses if (":" in each.ip) == (family == "IPv6")]
             if found:

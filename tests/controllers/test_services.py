@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minik8s.api.kinds.endpoints import Endpoints
-from minik8s.api.kinds.endpointslice import Endpoint, EndpointPort, EndpointSlice
+from minik8s.api.kinds.endpoints import EndpointPort, Endpoints
+from minik8s.api.kinds.endpointslice import Endpoint, EndpointSlice
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.replicaset import ReplicaSet

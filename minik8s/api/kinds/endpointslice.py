@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minik8s.api.errors import Cause, invalid, not_supported
 from minik8s.api.kinds.columns import AGE, NAME, UNKNOWN
+from minik8s.api.kinds.endpoints import EndpointPort
 from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Object, ObjectReference, Struct
 from minik8s.api.resource import Column, Json, Resource
@@ -27,13 +28,6 @@ class Endpoint(Struct):
     nodeName: str = ""
     zone: str = ""
     targetRef: ObjectReference | None = None
-
-
-class EndpointPort(Struct):
-    name: str = ""
-    port: int = 0
-    protocol: str = "TCP"
-    appProtocol: str = ""
 
 
 class EndpointSlice(Object):
