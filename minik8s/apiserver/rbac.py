@@ -112,6 +112,7 @@ _NODE_VERBS: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "persistentvolumes"): _READ,
     ("", "events"): ("create", "update", "patch", "get"),
     ("discovery.k8s.io", "endpointslices"): _READ,
+    ("networking.k8s.io", "ingresses"): _READ,  # for the names of their hosts: its DNS answers them
     ("coordination.k8s.io", "leases"): ("get", "create", "update", "patch", "delete"),
     ("certificates.k8s.io", "certificatesigningrequests"): ("create", "get", "list", "watch"),
     ("authentication.k8s.io", "tokenreviews"): ("create",),
