@@ -1,8 +1,8 @@
 """Names that are not the cluster's: asked of the host's own resolvers, kept for as long as they allow.
 
 Each question goes out from a fresh socket with a fresh number (guessing an answer means guessing both); equal
-questions at the same time are asked once. If our own questions come back to us, the host's resolver leads to this
-server and nothing is forwarded any more.
+questions at the same time are asked once. A resolver that did not answer is asked last for a while. One that brings our
+own questions back to us leads to this server, and is not asked any more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,10 @@ ATTEMPT_SECONDS, ATTEMPTS = 1.5, 3
 MAX_ENTRIES, MAX_ENTRY_BYTES = 4096, 4096  # 16 MiB at the very most; commonly 1
 MAX_TTL, MAX_NEGATIVE_TTL = 300, 30
 REREAD_SECONDS = 5.0
+DEMOTED_SECONDS = 30.0  # that a silent resolver is asked last
+LOOP_DOMAIN = "minik8s.loop"
+
+Upstream = tuple[str, int]  # address, port
 
 log = get_logger("dns")
 
@@ -41,31 +46,58 @@ class _Entry(NamedTuple):
 
 
 def nameservers(text: str, *, own: Sequence[str]) -> list[str]:
-    """The resolvers of a resolv.conf, without this server itself."""
+    """The resolvers of a resolv.conf, without this server itself. A link-local one keeps its link: `fe80::1%eth0`."""
     words = (line.split() for line in text.splitlines())
-    found = [w[1].split("%")[0] for w in words if len(w) > 1 and w[0] == "nameserver"]
+    found = [w[1] for w in words if len(w) > 1 and w[0] == "nameserver"]
     return [address for address in dict.fromkeys(found) if address not in own]
 
 
+def _host_file() -> str:
+    return RESOLV_CONF.read_text(errors="replace")
+
+
 class Forwarder:
-    """`own` are our addresses; `upstreams` fixed resolvers for tests, as (address, port)."""
+    """`own` are our addresses; `source` gives the text of the resolv.conf to follow; `upstreams` are fixed instead."""
 
     def __init__(
         self,
         *,
         own: Sequence[str] = (),
-        upstreams: Sequence[tuple[str, int]] | None = None,
+        source: Callable[[], str] = _host_file,
+        upstreams: Sequence[Upstream] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._own = own
+        self._source = source
         self._fixed = upstreams
         self._clock = clock
         self._cache: OrderedDict[tuple[bytes, bool], _Entry] = OrderedDict()
         self._asking: dict[tuple[bytes, bool], asyncio.Future[bytes]] = {}
-        self._upstreams: list[tuple[str, int]] = list(upstreams or ())
-        self._read_at = -1e9
-        self.probe_name = f"{secrets.token_hex(8)}.minik8s.loop"
-        self.looped = False
+        self._upstreams: list[Upstream] | None = None  # None: not read yet
+        self._failed: dict[Upstream, float] = {}  # when it last did not answer
+        self._probe_domain = f".{secrets.token_hex(8)}.{LOOP_DOMAIN}"
+        self.looped: set[Upstream] = set()
+
+    async def run(self) -> None:
+        """Follow changes of the host's resolvers (DHCP, VPN), and find those that lead back to us; eternal."""
+        while True:
+            if self._refresh():
+                await self.probe()
+            await asyncio.sleep(REREAD_SECONDS)
+
+    def _refresh(self) -> bool:
+        """Read the resolvers; whether they are others than before."""
+        found: list[Upstream] = []
+        if self._fixed is not None:
+            found = list(self._fixed)
+        else:
+            with suppress(OSError):
+                found = [(address, 53) for address in nameservers(self._source(), own=self._own)]
+        if found == self._upstreams:
+            return False
+        self._upstreams, self.looped, self._failed = found, set(), {}
+        self._cache.clear()
+        return True
 
     async def ask(self, query: wire.Query) -> bytes:
         """The answer for this query, its number and spelling included; raises Unanswered."""
@@ -95,53 +127,64 @@ class Forwarder:
         return _personal(_Entry(answer, now, now, ()), query, 0)
 
     async def probe(self) -> None:
-        """Ask for a name nobody else knows: whoever asks us for it is ourselves, by way of the host's resolver."""
-        question = wire.encode_name(self.probe_name) + struct.pack("!HH", wire.A, wire.IN)
-        try:
-            await self.ask(
-                wire.Query(0, wire.RECURSION_DESIRED, self.probe_name, wire.A, wire.IN, question, False, 512)
-            )
-        except Unanswered:
-            return  # no resolver, or none that answers: there is no loop either
+        """Ask each resolver for a name nobody else knows: whoever asks us for it is ourselves, by way of that one."""
+        async with asyncio.TaskGroup() as tasks:
+            for number, upstream in enumerate(self._upstreams or ()):
+                tasks.create_task(self._probe(f"{number}{self._probe_domain}", upstream))
 
-    def note_loop(self) -> None:
-        if not self.looped:
+    async def _probe(self, name: str, upstream: Upstream) -> None:
+        question = wire.encode_name(name) + struct.pack("!HH", wire.A, wire.IN)
+        query = wire.Query(0, wire.RECURSION_DESIRED, name, wire.A, wire.IN, question, False, wire.PLAIN_SIZE)
+        with suppress(TimeoutError, OSError, ValueError, EOFError):  # silence is no loop
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                await _exchange(upstream, query)
+
+    def is_probe(self, name: str) -> bool:
+        """Whether this is a question of our own that has come back; notes who brought it."""
+        number, found, rest = name.partition(self._probe_domain)
+        if not found or rest or not number.isdigit() or int(number) >= len(self._upstreams or ()):
+            return False
+        assert self._upstreams is not None
+        looped = self._upstreams[int(number)]
+        if looped not in self.looped:
             log.error(
-                "the host's resolver leads back to the cluster's DNS; names outside the cluster cannot be resolved: "
-                "name another resolver in /etc/resolv.conf",
-                upstreams=[address for address, _ in self._upstreams],
+                "a resolver of this host leads back to the cluster's DNS and is not asked any more: "
+                "name another one in /etc/resolv.conf",
+                resolver=looped[0],
             )
-        self.looped = True
+            self.looped.add(looped)
+        return True
 
-    def _refresh(self) -> None:
-        """Follow changes of the file (DHCP, VPN); read at most every few seconds."""
-        if self._fixed is not None or self._clock() - self._read_at < REREAD_SECONDS:
-            return
-        self._read_at = self._clock()
-        try:
-            found = [(address, 53) for address in nameservers(RESOLV_CONF.read_text(), own=self._own)]
-        except OSError:
-            found = []
-        if found != self._upstreams:
-            self._upstreams, self.looped = found, False
-            self._cache.clear()
+    def _in_order(self) -> list[Upstream]:
+        """Whom to ask, the likeliest first."""
+        if self._upstreams is None:
+            self._refresh()
+        bound = self._clock() - DEMOTED_SECONDS
+        usable = [upstream for upstream in self._upstreams or () if upstream not in self.looped]
+        return sorted(usable, key=lambda upstream: self._failed.get(upstream, bound) > bound)
 
     async def _ask_upstreams(self, query: wire.Query, key: tuple[bytes, bool]) -> bytes:
-        self._refresh()
-        if self.looped or not self._upstreams:
+        upstreams = self._in_order()
+        if not upstreams:
             raise Unanswered("no resolver to forward to")
-        for attempt in range(max(ATTEMPTS, len(self._upstreams))):
-            upstream = self._upstreams[attempt % len(self._upstreams)]
+        refused: bytes | None = None
+        for attempt in range(max(ATTEMPTS, len(upstreams))):
+            upstream = upstreams[attempt % len(upstreams)]
             try:
                 async with asyncio.timeout(ATTEMPT_SECONDS):
                     answer, parsed = await _exchange(upstream, query)
-            except (TimeoutError, OSError, wire.Malformed, EOFError):
+            except (TimeoutError, OSError, ValueError, EOFError):  # ValueError: an answer, or an address, that is none
+                self._failed[upstream] = self._clock()
                 continue
-            if parsed.rcode == wire.SERVFAIL and attempt + 1 < len(self._upstreams):
-                continue
+            if parsed.rcode in (wire.SERVFAIL, wire.NOTIMP, wire.REFUSED) and attempt + 1 < len(upstreams):
+                refused = answer
+                continue  # another may know
+            self._failed.pop(upstream, None)
             dns_metrics().forwarded.labels("answered").inc()
             self._keep(key, answer, parsed)
             return answer
+        if refused is not None:
+            return refused
         dns_metrics().forwarded.labels("unanswered").inc()
         raise Unanswered("no resolver answers")
 
@@ -190,7 +233,7 @@ def records_of(answer: bytes) -> tuple[int, list[bytes]]:
     return parsed.header.rcode, records
 
 
-async def _exchange(upstream: tuple[str, int], query: wire.Query) -> tuple[bytes, wire.Parsed]:
+async def _exchange(upstream: Upstream, query: wire.Query) -> tuple[bytes, wire.Parsed]:
     """One question by UDP, and by TCP when the answer does not fit."""
     number = secrets.randbits(16)
     extra = b"\0" + struct.pack("!HHIH", wire.OPT, wire.EDNS_SIZE, 0, 0) if query.edns else b""
@@ -204,7 +247,7 @@ async def _exchange(upstream: tuple[str, int], query: wire.Query) -> tuple[bytes
     return answer, parsed
 
 
-async def _by_udp(upstream: tuple[str, int], message: bytes, question: bytes) -> bytes:
+async def _by_udp(upstream: Upstream, message: bytes, question: bytes) -> bytes:
     loop = asyncio.get_running_loop()
     got: asyncio.Future[bytes] = loop.create_future()
     transport, _ = await loop.create_datagram_endpoint(lambda: _Waiter(got, message, question), remote_addr=upstream)
@@ -232,7 +275,7 @@ class _Waiter(asyncio.DatagramProtocol):
             self._got.set_exception(exc)
 
 
-async def _by_tcp(upstream: tuple[str, int], message: bytes) -> bytes:
+async def _by_tcp(upstream: Upstream, message: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(*upstream)
     try:
         writer.write(len(message).to_bytes(2, "big") + message)

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 A, NS, CNAME, SOA, PTR, TXT, AAAA, SRV, OPT, ANY = 1, 2, 5, 6, 12, 16, 28, 33, 41, 255
+SVCB, HTTPS, IXFR, AXFR = 64, 65, 251, 252
 IN = 1
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 QR, AUTHORITATIVE, TRUNCATED, RECURSION_DESIRED, RECURSION_AVAILABLE = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
 PLAIN_SIZE, EDNS_SIZE = 512, 1232  # bytes of an answer by UDP: without EDNS; ours with it (dnsflagday.net/2020)
+MAX_NAME = 255  # bytes, RFC 1035
+BADVERS = 1  # the upper eight bits of 16, which stand in the OPT record (RFC 6891)
 OWNER = b"\xc0\x0c"  # a pointer to the question's name
 
 
@@ -32,6 +35,7 @@ class Query(NamedTuple):
     question: bytes  # as sent: clients check that their mixture of cases comes back (0x20)
     edns: bool
     size: int  # bytes the client takes by UDP
+    edns_version: int = 0
 
 
 class Parsed(NamedTuple):
@@ -53,26 +57,28 @@ def parse_query(data: bytes) -> Query:
     if end + 4 > len(data):
         raise Malformed("the question is cut off")
     qtype, klass = struct.unpack_from("!HH", data, end)
-    edns, size = False, PLAIN_SIZE
+    edns, size, version = False, PLAIN_SIZE, 0
     if additional and data[end + 4 : end + 5] == b"\0" and len(data) >= end + 15:
-        kind, offered = struct.unpack_from("!HH", data, end + 5)
+        kind, offered, _, given = struct.unpack_from("!HHBB", data, end + 5)
         if kind == OPT:
-            edns, size = True, max(PLAIN_SIZE, min(offered, EDNS_SIZE))
-    return Query(number, flags, name, qtype, klass, data[12 : end + 4], edns, size)
+            edns, size, version = True, max(PLAIN_SIZE, min(offered, EDNS_SIZE)), given
+    return Query(number, flags, name, qtype, klass, data[12 : end + 4], edns, size, version)
 
 
 def _read_name(data: bytes, at: int) -> tuple[str, int]:
-    """A name without pointers, as questions have them."""
+    """A name without pointers, as questions have them. A dot inside a label is escaped: it parts nothing."""
     labels: list[str] = []
+    start = at
     while True:
         if at >= len(data):
             raise Malformed("a name is cut off")
         length = data[at]
         if length == 0:
             break
-        if length > 63 or at + 1 + length > len(data) or len(labels) > 127:
+        if length > 63 or at + 1 + length > len(data) or at + 2 + length - start > MAX_NAME:
             raise Malformed("a label is too long")
-        labels.append(data[at + 1 : at + 1 + length].decode("latin-1").lower())
+        label = data[at + 1 : at + 1 + length]
+        labels.append((label if b"." not in label else label.replace(b".", b"\\.")).lower().decode("latin-1"))
         at += 1 + length
     return ".".join(labels), at + 1
 
@@ -85,9 +91,11 @@ def reply(
     additional: Sequence[bytes] = (),
     *,
     flags: int = AUTHORITATIVE,
+    extended: int = 0,
 ) -> bytes:
-    """An answer of whole records (`record`)."""
-    more = [*additional, b"\0" + struct.pack("!HHIH", OPT, EDNS_SIZE, 0, 0)] if query.edns else additional
+    """An answer of whole records (`record`). `extended`: the code's upper bits, for clients with EDNS."""
+    opt = b"\0" + struct.pack("!HHBBHH", OPT, EDNS_SIZE, extended, 0, 0, 0)
+    more = [*additional, opt] if query.edns else additional
     head = struct.pack(
         "!6H",
         query.id,
@@ -121,7 +129,10 @@ def record(owner: bytes, type: int, ttl: int, data: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def encode_name(name: str) -> bytes:
-    labels = [label.encode("latin-1") for label in name.split(".") if label]
+    """Of a name of ours, or `Malformed`: whatever a component names, no broken message is sent."""
+    labels = [label.encode("latin-1", "replace") for label in name.split(".") if label]
+    if any(len(label) > 63 for label in labels) or sum(len(label) + 1 for label in labels) >= MAX_NAME:
+        raise Malformed(f"{name!r} is no name")
     return b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
 
 

@@ -7,8 +7,9 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from minik8s.api.kinds import endpointslice, service
+from minik8s.api.kinds import endpointslice, ingress, service
 from minik8s.api.kinds.endpointslice import EndpointSlice
+from minik8s.api.kinds.ingress import Ingress
 from minik8s.api.kinds.service import Service
 from minik8s.api.meta import Object
 from minik8s.client.informer import Informer
@@ -51,21 +52,40 @@ def make_slice(
     )
 
 
-class Feed:
-    """Both informers a node's network follows, without a server behind them."""
+def make_ingress(*hosts: str, name: str = "shop", at: Sequence[str] = ("192.0.2.80",)) -> Ingress:
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"rules": [{"host": host} for host in hosts]},
+            "status": {"loadBalancer": {"ingress": [{"ip": ip} for ip in at]}},
+        },
+        Ingress,
+    )
 
-    def __init__(self) -> None:
+
+class Feed:
+    """The informers a node's network follows, without a server behind them."""
+
+    def __init__(self, *, synced: bool = True) -> None:
         self.services: Informer[Service] = Informer(cast(Any, None), service.RESOURCE, Service)
         self.slices: Informer[EndpointSlice] = Informer(cast(Any, None), endpointslice.RESOURCE, EndpointSlice)
-        self.services._synced.set()
-        self.slices._synced.set()
+        self.ingresses: Informer[Ingress] = Informer(cast(Any, None), ingress.RESOURCE, Ingress)
+        if synced:
+            self.listed()
 
-    def put(self, *objects: Service | EndpointSlice) -> None:
-        for obj in objects:
-            informer: Any = self.services if isinstance(obj, Service) else self.slices
-            informer._set(obj.key, obj)
+    def listed(self) -> None:
+        for informer in (self.services, self.slices, self.ingresses):
+            informer._synced.set()
 
-    def drop(self, *objects: Service | EndpointSlice) -> None:
+    def put(self, *objects: Service | EndpointSlice | Ingress) -> None:
         for obj in objects:
-            informer: Any = self.services if isinstance(obj, Service) else self.slices
-            informer._set(obj.key, None)
+            self._of(obj)._set(obj.key, obj)
+
+    def drop(self, *objects: Service | EndpointSlice | Ingress) -> None:
+        for obj in objects:
+            self._of(obj)._set(obj.key, None)
+
+    def _of(self, obj: Service | EndpointSlice | Ingress) -> Any:
+        if isinstance(obj, Ingress):
+            return self.ingresses
+        return self.services if isinstance(obj, Service) else self.slices

@@ -4,130 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from dnslib import EDNS0, QTYPE, DNSHeader, DNSQuestion, DNSRecord
+from dnslib import QTYPE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minik8s.aio import background
 from minik8s.net import dns_wire as wire
-from minik8s.net.dns import ClusterDns
 from minik8s.net.dns_forward import Forwarder, nameservers
 from minik8s.net.dns_zone import service_records, zone
 
-from .objects import Feed, endpoint, make_service, make_slice
-
-
-class Upstream(asyncio.DatagramProtocol):
-    """A resolver outside: knows example.com; `big.example.com` only by TCP; `never.example.com` is not answered."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.ttl = 60
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
-        if answer := self.answer(data, udp=True):
-            self.transport.sendto(answer, address)  # type: ignore[attr-defined]
-
-    def answer(self, data: bytes, *, udp: bool) -> bytes:
-        query = DNSRecord.parse(data)
-        name = str(query.q.qname).rstrip(".").lower()
-        self.asked.append(name)
-        if name.startswith("never."):
-            return b""
-        reply = query.reply()
-        if name.startswith("nx."):
-            reply.header.rcode = 3
-            reply.add_auth(*_zone(f"example.com. {self.ttl} SOA ns.example.com. h.example.com. 1 2 3 4 {self.ttl}"))
-        elif name.startswith("big."):
-            reply.header.tc = int(udp)
-            for n in range(0 if udp else 100):
-                reply.add_answer(*_zone(f"{name}. 60 A 198.51.100.{n}"))
-        elif query.q.qtype == QTYPE.A:
-            reply.add_answer(
-                *_zone(f"{name}. {self.ttl} CNAME real.{name}."), *_zone(f"real.{name}. 60 A 198.51.100.7")
-            )
-        return bytes(reply.pack())
-
-
-def _zone(text: str) -> list[object]:
-    from dnslib import RR
-
-    return list(RR.fromZone(text))
-
-
-class Dns:
-    def __init__(self, feed: Feed, cluster: ClusterDns, upstream: Upstream) -> None:
-        self.feed, self.cluster, self.upstream = feed, cluster, upstream
-
-    async def ask(self, name: str, kind: str = "A", *, edns: int = 0, tcp: bool = False) -> DNSRecord:
-        query = DNSRecord(DNSHeader(id=4711, rd=1), q=DNSQuestion(name, getattr(QTYPE, kind)))
-        if edns:
-            query.add_ar(EDNS0(udp_len=edns))
-        raw = await (self.by_tcp if tcp else self.by_udp)(bytes(query.pack()))
-        reply = DNSRecord.parse(raw)
-        assert reply.header.id == 4711
-        assert str(reply.q.qname) == name if name.endswith(".") else f"{name}."
-        return reply
-
-    async def by_udp(self, data: bytes, timeout: float = 3) -> bytes:
-        loop = asyncio.get_running_loop()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            sock.connect(("127.0.0.1", self.cluster.server.port))
-            async with asyncio.timeout(timeout):
-                await loop.sock_sendall(sock, data)
-                return await loop.sock_recv(sock, 65535)
-
-    async def by_tcp(self, data: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.cluster.server.port)
-        writer.write(len(data).to_bytes(2, "big") + data)
-        answer = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-        writer.close()
-        await writer.wait_closed()
-        return answer
-
-    async def values(self, name: str, kind: str = "A") -> list[str]:
-        return [str(answer.rdata) for answer in (await self.ask(name, kind)).rr]
+from .dns_harness import Dns, Upstream, cluster_dns, dns_server
+from .objects import Feed, endpoint, make_ingress, make_service, make_slice
 
 
 @pytest.fixture
 async def dns() -> AsyncIterator[Dns]:
-    loop = asyncio.get_running_loop()
-    upstream = Upstream()
-
-    async def tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-        answer = upstream.answer(data, udp=False)
-        writer.write(len(answer).to_bytes(2, "big") + answer)
-        await writer.drain()
-        writer.close()
-
-    listener = await asyncio.start_server(tcp, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    transport, _ = await loop.create_datagram_endpoint(lambda: upstream, local_addr=("127.0.0.1", port))
-    feed = Feed()
-    forwarder = Forwarder(upstreams=[("127.0.0.1", port)])
-    cluster = ClusterDns(
-        feed.services,
-        feed.slices,
-        "cluster.local",
-        ("127.0.0.1", 0),
-        ranges=["10.96.0.0/12", "10.244.0.0/16"],
-        forwarder=forwarder,
-    )
-    async with background(cluster.run()):
-        while cluster.server.port == 0 or forwarder.probe_name not in upstream.asked:
-            await asyncio.sleep(0)
-        upstream.asked.clear()
-        yield Dns(feed, cluster, upstream)
-    transport.close()
-    listener.close()
+    async with dns_server() as served:
+        yield served
 
 
 SVC = "svc.cluster.local"
@@ -179,6 +75,61 @@ async def test_a_headless_service_answers_with_its_ready_endpoints(dns: Dns) -> 
         f"0 50 5432 db-1.db.default.{SVC}.",
     ]
     assert sorted(str(r.rdata) for r in reply.ar) == ["10.244.0.5", "10.244.0.6"]
+
+
+async def test_no_data_and_no_name_are_told_apart_with_the_zone_they_are_of(dns: Dns) -> None:
+    dns.feed.put(make_service(), make_service("alias", "", type="ExternalName", externalName=f"gone.default.{SVC}"))
+    for name, kind, rcode, zone_name in (
+        (f"web.default.{SVC}", "AAAA", 0, "cluster.local."),
+        (f"web.default.{SVC}", "MX", 0, "cluster.local."),
+        (f"gone.default.{SVC}", "AAAA", 3, "cluster.local."),
+        (f"alias.default.{SVC}", "A", 3, "cluster.local."),
+        ("www.example.com.default.svc.cluster.local", "A", 3, "cluster.local."),  # a search list's attempt
+        ("9.0.244.10.in-addr.arpa", "PTR", 3, "244.10.in-addr.arpa."),
+        ("244.10.in-addr.arpa", "PTR", 0, "244.10.in-addr.arpa."),
+        ("0.96.10.in-addr.arpa", "PTR", 0, "96.10.in-addr.arpa."),  # there are names below
+        ("1.1.111.10.in-addr.arpa", "PTR", 3, "111.10.in-addr.arpa."),  # the end of 10.96.0.0/12
+    ):
+        reply = await dns.ask(name, kind)
+        assert (reply.header.rcode, [(str(r.rname), QTYPE[r.rtype]) for r in reply.auth]) == (
+            rcode,
+            [(zone_name, "SOA")],
+        ), name
+        assert reply.auth[0].rdata.times[4] == 5  # seconds that "no" may be kept
+    assert dns.upstream.asked == []
+    await dns.ask("1.1.112.10.in-addr.arpa", "PTR")
+    assert dns.upstream.asked == ["1.1.112.10.in-addr.arpa"]  # not ours any more
+
+
+async def test_hosts_of_ingresses_resolve_to_where_the_ingress_answers(dns: Dns) -> None:
+    shop = make_ingress("shop.example.com", "*.apps.example.com", at=("192.0.2.1", "192.0.2.2"))
+    dns.feed.put(make_ingress("shop.example.com", at=()))
+    await dns.values("shop.example.com")
+    assert dns.upstream.asked == ["shop.example.com"]  # it answers nowhere yet
+    dns.upstream.asked.clear()
+    dns.feed.put(shop, make_ingress("shop.example.com", name="other", at=("192.0.2.2",)))
+    assert sorted(await dns.values("Shop.example.com")) == ["192.0.2.1", "192.0.2.2"]
+    assert sorted(await dns.values("any.apps.example.com")) == ["192.0.2.1", "192.0.2.2"]
+    for kind in ("AAAA", "HTTPS"):
+        reply = await dns.ask("shop.example.com", kind)
+        assert (reply.header.rcode, reply.rr, str(reply.auth[0].rname)) == (0, [], "shop.example.com.")
+    assert dns.upstream.asked == []
+    await dns.ask("shop.example.com", "MX")
+    await dns.ask("two.labels.apps.example.com")
+    await dns.ask("apps.example.com")
+    assert dns.upstream.asked == ["shop.example.com", "two.labels.apps.example.com", "apps.example.com"]
+    dns.feed.drop(shop)
+    assert await dns.values("shop.example.com") == ["192.0.2.2"]
+
+
+async def test_an_ingress_takes_no_name_of_the_clusters_own(dns: Dns) -> None:
+    own = [f"web.default.{SVC}", f"new.default.{SVC}", "cluster.local", "ns.dns.cluster.local", "*.cluster.local"]
+    dns.feed.put(make_service(), make_ingress(*own, "x" * 64 + ".example.com", "shop.cluster.local"))
+    assert await dns.values(f"web.default.{SVC}") == ["10.96.0.7"]
+    assert (await dns.ask(f"new.default.{SVC}")).header.rcode == 3
+    assert await dns.values("ns.dns.cluster.local") == ["127.0.0.1"]
+    assert (await dns.ask("other.cluster.local")).header.rcode == 3
+    assert await dns.values("shop.cluster.local") == ["192.0.2.80"]
 
 
 async def test_names_of_pods_and_of_the_zone_itself(dns: Dns) -> None:
@@ -260,20 +211,16 @@ async def test_a_silent_resolver_means_servfail(dns: Dns, monkeypatch: pytest.Mo
 
 async def test_a_resolver_that_leads_back_to_us_is_noticed() -> None:
     feed = Feed()
-    forwarder = Forwarder(upstreams=[])
-    cluster = ClusterDns(feed.services, feed.slices, "cluster.local", ("127.0.0.1", 0), forwarder=forwarder)
-    probe = forwarder.probe
-    asked = asyncio.Event()
-
-    async def late() -> None:
-        forwarder._upstreams.append(("127.0.0.1", cluster.server.port))
-        await probe()
-        asked.set()
-
-    forwarder.probe = late  # type: ignore[method-assign]
+    upstreams: list[tuple[str, int]] = []
+    forwarder = Forwarder(upstreams=upstreams)
+    cluster = cluster_dns(feed, forwarder)
     async with background(cluster.run()):
-        await asked.wait()
-        assert forwarder.looped
+        while not cluster.server.port:
+            await asyncio.sleep(0)
+        upstreams.append(("127.0.0.1", cluster.server.port))  # as when somebody edits the host's resolv.conf
+        assert forwarder._refresh()
+        await forwarder.probe()
+        assert forwarder.looped == set(upstreams)
         dns = Dns(feed, cluster, Upstream())
         feed.put(make_service())
         assert (await dns.ask("www.example.com")).header.rcode == 2
@@ -282,7 +229,7 @@ async def test_a_resolver_that_leads_back_to_us_is_noticed() -> None:
 
 def test_resolv_conf_without_ourselves() -> None:
     text = "search x\nnameserver 10.96.0.10\nnameserver 1.1.1.1\n# nameserver 2.2.2.2\nnameserver fe80::1%eth0\n"
-    assert nameservers(text, own=["10.96.0.10"]) == ["1.1.1.1", "fe80::1"]
+    assert nameservers(text, own=["10.96.0.10"]) == ["1.1.1.1", "fe80::1%eth0"]
 
 
 async def test_garbage_is_refused_or_ignored_and_harms_nobody(dns: Dns) -> None:
