@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from minik8s.api.autoscaling import DEFAULT_SYNC_PERIOD, looked_at_every
 from minik8s.api.errors import BadRequest, Cause, Invalid, forbidden, invalid, required
 from minik8s.api.quantity import parse_quantity
 from minik8s.api.resource import Json
 
 NANO = 10**9
 NANOCORES_FROM = 10**6  # a plain `cpu` this large means nanocores: no machine has a million cores
-DEFAULT_SCALE_INTERVAL = 15  # seconds, HorizontalPodAutoscaler's own sync period
 DEFAULT_BAND_INTERVAL = 20  # seconds, AutoScaler's minScaleInterval
 
 
@@ -183,7 +183,7 @@ def _horizontal_pod_autoscaler(doc: Json) -> list[Json]:
     targets = [
         _utilization(names[key], _percentage(value, f"spec.metrics.{key}")) for key, value in percentages.items()
     ]
-    interval = _seconds(spec.get("scaleInterval", DEFAULT_SCALE_INTERVAL), "spec.scaleInterval")
+    interval = _seconds(spec.get("scaleInterval", DEFAULT_SYNC_PERIOD), "spec.scaleInterval")
     return [_autoscaler(doc, _target(target, "spec.scaleTargetRef"), targets, interval)]
 
 
@@ -195,7 +195,7 @@ def _hpa(doc: Json) -> list[Json]:
     shares = _map(spec.get("metrics"), "spec.metrics")
     _known(shares, names, "Hpa", "spec.metrics.")
     targets = [_utilization(names[key], _share(value, f"spec.metrics.{key}")) for key, value in shares.items()]
-    interval = _seconds(spec.get("adjustInterval", DEFAULT_SCALE_INTERVAL), "spec.adjustInterval")
+    interval = _seconds(spec.get("adjustInterval", DEFAULT_SYNC_PERIOD), "spec.adjustInterval")
     workload = _map(spec.get("workload"), "spec.workload")
     return [_autoscaler(doc, _target(workload, "spec.workload"), targets, interval)]
 
@@ -250,7 +250,7 @@ def _autoscaler(doc: Json, target: Json, metrics: list[Json], interval: int) -> 
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": doc.get("metadata") or {},
+        "metadata": looked_at_every(interval, _map(doc.get("metadata"), "metadata")),
         "spec": {
             "minReplicas": low,
             "maxReplicas": high,

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from minik8s.api.autoscaling import looked_at_every
 from minik8s.api.errors import Conflict, Gone, NotFound
 from minik8s.cli import rollouts, targets
 from minik8s.cli.connection import Cluster
@@ -138,7 +139,9 @@ def autoscaler(name: str, target: Target, options: dict[str, Any]) -> Json:
     if options["interval"]:
         pace = {"policies": [{"type": "Pods", "value": 1, "periodSeconds": options["interval"]}]}
         spec["behavior"] = {"scaleUp": pace, "scaleDown": {**pace, "stabilizationWindowSeconds": options["interval"]}}
-    metadata = {"name": name, "namespace": target.namespace}
+    metadata: Json = {"name": name, "namespace": target.namespace}
+    if options["interval"]:
+        metadata = looked_at_every(options["interval"], metadata)
     return {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata, "spec": spec}
 
 

@@ -16,6 +16,7 @@ from minik8s.controllers.endpointslice import EndpointSliceController
 from minik8s.controllers.endpointslice_mirroring import EndpointSliceMirroringController
 from minik8s.controllers.event_ttl import EventTTLController
 from minik8s.controllers.garbage_collector import GarbageCollector
+from minik8s.controllers.horizontalpodautoscaler import HorizontalPodAutoscalerController
 from minik8s.controllers.job import JobController
 from minik8s.controllers.namespace import NamespaceController
 from minik8s.controllers.node_ipam import NodeIpamController
@@ -32,6 +33,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     DeploymentController,
     DaemonSetController,
     JobController,
+    HorizontalPodAutoscalerController,
     EndpointSliceController,
     EndpointSliceMirroringController,
     EndpointsController,
@@ -65,11 +67,13 @@ def build(
     daemons = DaemonSetController(client, informers, recorder_factory("daemonset-controller"), clock)
     jobs = JobController(client, informers, recorder_factory("job-controller"), clock)
     nodes = recorder_factory("node-controller")
+    scaling = recorder_factory("horizontal-pod-autoscaler")
     return [
         replicas,
         deployments,
         daemons,
         jobs,
+        HorizontalPodAutoscalerController(client, informers, scaling, clock),
         EndpointSliceController(client, informers),
         EndpointSliceMirroringController(client, informers),
         EndpointsController(client, informers),

@@ -141,6 +141,7 @@ def test_classic_autoscaler():
         "target": {"type": "Utilization", "averageUtilization": 25},
     }
     assert spec["behavior"]["scaleUp"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 10}]
+    assert found["metadata"]["annotations"] == {"autoscaling.minik8s.io/sync-period": "10s"}
 
 
 def test_hpa_with_shares():

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from minik8s.api.autoscaling import SYNC_PERIOD, sync_period
 from minik8s.api.errors import BadRequest, Cause, invalid, required
 from minik8s.api.kinds.columns import AGE, NAME, dig, number
 from minik8s.api.meta import Condition, Object, Struct
@@ -83,6 +84,12 @@ def _validate(obj: Json, old: Json | None) -> list[Cause]:
     for name in ("kind", "name"):
         if not dig(spec, f"scaleTargetRef.{name}"):
             causes.append(required(f"spec.scaleTargetRef.{name}"))
+    annotations = obj["metadata"].get("annotations") or {}
+    try:
+        sync_period(annotations)
+    except ValueError as error:
+        field = f"metadata.annotations[{SYNC_PERIOD}]"
+        causes.append(invalid(field, annotations[SYNC_PERIOD], str(error)))
     return causes
 
 
@@ -95,11 +102,21 @@ def _reference(obj: Json, now: float) -> str:
     return f"{dig(obj, 'spec.scaleTargetRef.kind', '')}/{dig(obj, 'spec.scaleTargetRef.name', '')}"
 
 
+def _source(metric: Json) -> Json:
+    return metric.get("resource") or metric.get("containerResource") or {}
+
+
+def _measure(metric: Json) -> str:
+    source = _source(metric)
+    name, container = str(source.get("name") or metric.get("type", "")), source.get("container")
+    return f"{container}/{name}" if container else name
+
+
 def _targets(obj: Json, now: float) -> str:
-    current = {dig(m, "resource.name"): dig(m, "resource.current", {}) for m in dig(obj, "status.currentMetrics", ())}
+    current = {_measure(m): _source(m).get("current", {}) for m in dig(obj, "status.currentMetrics", ())}
     texts = []
     for metric in dig(obj, "spec.metrics", ()):
-        name, target = dig(metric, "resource.name", metric.get("type", "")), dig(metric, "resource.target", {})
+        name, target = _measure(metric), _source(metric).get("target") or {}
         seen = current.get(name, {})
         if target.get("averageUtilization") is not None:
             now_text = f"{seen['averageUtilization']}%" if "averageUtilization" in seen else "<unknown>"
