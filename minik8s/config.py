@@ -52,6 +52,7 @@ class Config:
     pod_cidr: str = _option("10.244.0.0/16", "Addresses of pods; each node gets a /24 of it.", metavar="CIDR")
     service_cidr: str = _option("10.96.0.0/12", "Addresses of services; DNS is the 10th.", metavar="CIDR")
     cluster_domain: str = _option("cluster.local", "Domain of cluster names.", metavar="DOMAIN")
+    host_dns: bool = _option(False, "Let this host itself resolve the cluster's names, too, until it is switched off.")
     kubelet_port: int = _option(10250, "Port of this node's kubelet (logs, exec …).", metavar="PORT")
     join: str = _option("", "Master to join, for --role worker (default port 6443).", metavar="ADDR[:PORT]")
     token: str = _option("", "Token printed by 'minik8s init' or 'minik8s token create'.", metavar="TOKEN")
@@ -186,6 +187,8 @@ def _parse(option: Any, value: Any, origin: str) -> Any:
     parsed: Any = None
     if isinstance(option.default, Path):
         parsed = Path(value).expanduser().absolute() if isinstance(value, str | Path) and str(value) else None
+    elif kind is bool:
+        parsed = value if isinstance(value, bool) else _TRUTHS.get(str(value).lower())
     elif not isinstance(value, bool | list | dict) and not (kind is int and isinstance(value, float)):
         with suppress(TypeError, ValueError):
             parsed = kind(value)
@@ -197,7 +200,13 @@ def _parse(option: Any, value: Any, origin: str) -> Any:
     return parsed
 
 
-_KINDS: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a number"}
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_KINDS: Mapping[type, str] = {
+    bool: "true or false",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+}
 
 
 def _check(config: Config, origins: Mapping[str, str]) -> None:

@@ -168,6 +168,7 @@ def test_each_setting_survives_being_saved(tmp_path: Path) -> None:
         "store": "memory", "runtime": "fake", "docker_host": "tcp://x", "pod_cidr": "10.1.0.0/16", "replicas": "2",
         "service_cidr": "10.2.0.0/16", "cluster_domain": "x.y", "kubelet_port": "7", "join": "m", "log_level": "debug",
         "node_monitor_grace": "1.5", "node_lease_interval": "0.5", "log_format": "json",
+        "host_dns": "true",
     }  # fmt: skip
     assert set(values) == set(OPTIONS) - {"data_dir", "token"}
     made = load({"data_dir": tmp_path, **values}, environ={})

@@ -22,12 +22,15 @@ def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed([f for f in fields(Config) if not names or f.name in names]):
             choices = option.metadata["choices"]
-            default = f"  [default: {option.default}]" if option.default not in ("", None) else ""
+            default = f"  [default: {option.default}]" if option.default not in ("", None, False) else ""
+            flag = option.name.replace("_", "-")
+            switch = isinstance(option.default, bool)
             function = click.option(
-                f"--{option.name.replace('_', '-')}",
+                f"--{flag}/--no-{flag}" if switch else f"--{flag}",
                 option.name,
-                type=click.Choice(choices) if choices else str,
-                metavar=None if choices else option.metadata["metavar"],
+                default=None,
+                type=bool if switch else click.Choice(choices) if choices else str,
+                metavar=None if choices or switch else option.metadata["metavar"],
                 help=f"{option.metadata['help']}{default}  [env: MINIK8S_{option.name.upper()}]",
             )(function)
         file = click.option(

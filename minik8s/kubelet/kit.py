@@ -17,6 +17,7 @@ from minik8s.kubelet.images import Images
 from minik8s.kubelet.objects import Objects
 from minik8s.kubelet.volumes import Volumes
 from minik8s.net.base import PodNetwork
+from minik8s.net.host_resolver import read_resolv_conf
 from minik8s.runtime.base import ContainerSpec, Device, ImageInfo, Mount, Runtime, SandboxSpec
 
 
@@ -30,6 +31,7 @@ class Settings:
     node_uid: str = ""  # unique to this agent's data folder; guards against two agents with one name
     cluster_dns: str = ""
     cluster_domain: str = "cluster.local"
+    host_resolv_conf: Callable[[], str] = read_resolv_conf  # its text, as pods with dnsPolicy Default are to have it
     kubelet_port: int = 10250
     max_pods: int = 110
     labels: dict[str, str] = field(default_factory=dict)

@@ -69,14 +69,13 @@ class Kubelet(Controller):
         self._source = pods if pods is not None else own_pods(informers, settings.node_name)
         self._synced = False  # the API has told which pods are ours: what it does not name is a stray
         self._stale = asyncio.Event()  # the cache on disk is older than what we know
-        self._host_dns = pod_files.DNS()
         objects = Objects(client, self._object_changed)
         data = settings.data_dir
         volumes = None
         facts = facts or read_facts(data)
         specs = PodSpecs(settings, objects, informers.of(Service), facts)
         if data is not None:
-            volumes = Volumes(data / "pods", objects, Tokens(client, clock), lambda: self._host_dns, specs.field)
+            volumes = Volumes(data / "pods", objects, Tokens(client, clock), self._dns, specs.field)
         self.volumes = VolumeRefresh(client, informers, volumes, self._refreshable)
         self.kit = Kit(
             client=client,
@@ -200,7 +199,6 @@ class Kubelet(Controller):
         data = self.settings.data_dir
         if data is None:
             return
-        await asyncio.to_thread(self._read_host_dns)
         known = await asyncio.to_thread(cache.read, data / "kubelet" / "cache")
         self.kit.objects.remember((*known.configMaps, *known.secrets))
         for pod in known.pods:
@@ -210,14 +208,11 @@ class Kubelet(Controller):
         for uid in self.pods:
             self.queue.add(uid)
 
-    def _read_host_dns(self) -> None:
-        try:
-            text = Path("/etc/resolv.conf").read_text(errors="replace")
-        except OSError:
-            text = ""
-        servers, searches, options = pod_files.parse_resolv_conf(text)
+    def _dns(self) -> pod_files.DNS:
+        """What there is now, for a pod that starts. Blocking."""
         settings = self.settings
-        self._host_dns = pod_files.DNS(settings.cluster_dns, settings.cluster_domain, servers, searches, options)
+        servers, searches, options = pod_files.parse_resolv_conf(settings.host_resolv_conf())
+        return pod_files.DNS(settings.cluster_dns, settings.cluster_domain, servers, searches, options)
 
     async def _load_host_ports(self) -> None:
         mapped = {pod.metadata.uid: pod_host_ports(pod, pod.status.podIP) for pod in self.pods.values()}

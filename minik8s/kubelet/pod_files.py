@@ -8,7 +8,7 @@ from typing import NamedTuple
 from minik8s.api.kinds.pod import Pod
 
 MAX_NAMESERVERS = 3  # resolver(5)
-MAX_SEARCHES = 32
+MAX_SEARCHES, MAX_SEARCH_LENGTH = 32, 2048  # Kubernetes' bounds
 HOSTNAME_LIMIT = 63  # characters, of the kernel's 64
 LOCAL_HOSTS = (
     "127.0.0.1\tlocalhost",
@@ -47,17 +47,7 @@ def hosts_file(pod: Pod, ip: str, domain: str, host_file: str) -> str:
         lines = ["# Kubernetes-managed hosts file (host network).", host_file.rstrip("\n")]
     else:
         names = "\t".join(name for name in (pod_fqdn(pod, domain), pod_hostname(pod)) if name)
-        lines = [
-            "# Kubernetes-managed hosts file.",
-            "127.0.0.1\tlocalhost",
-            "::1\tlocalhost ip6-localhost ip6-loopback",
-        ]
-        lines += [
-            "fe00::0\tip6-localnet",
-            "fe00::0\tip6-mcastprefix",
-            "fe00::1\tip6-allnodes",
-            "fe00::2\tip6-allrouters",
-        ]
+        lines = ["# Kubernetes-managed hosts file.", *LOCAL_HOSTS]
         lines += [f"{ip}\t{names}"] if ip else []
     if pod.spec.hostAliases:
         lines += ["", "# Entries added by HostAliases."]
@@ -75,7 +65,7 @@ def parse_resolv_conf(text: str) -> tuple[tuple[str, ...], tuple[str, ...], tupl
         if word == "nameserver" and rest:
             servers.append(rest[0])
         elif word in ("search", "domain"):
-            searches = tuple(rest)
+            searches = tuple(domain.rstrip(".") or "." for domain in rest)
         elif word == "options":
             options += rest
     return tuple(servers), searches, tuple(options)
@@ -90,7 +80,7 @@ def resolv_conf(pod: Pod, dns: DNS) -> str:
     options: tuple[str, ...] = ()
     if policy == "None":
         pass  # all comes from dnsConfig
-    elif by_cluster and dns.cluster_ip:
+    elif by_cluster and dns.cluster_ip:  # without a cluster DNS as Default
         servers = (dns.cluster_ip,)
         searches = (f"{namespace}.svc.{domain}", f"svc.{domain}", domain, *dns.host_searches)
         options = ("ndots:5",)
@@ -98,15 +88,24 @@ def resolv_conf(pod: Pod, dns: DNS) -> str:
         servers, searches, options = dns.host_nameservers, dns.host_searches, dns.host_options
     config = pod.spec.dnsConfig
     if config is not None:
-        servers = _unique((*servers, *config.nameservers))
-        searches = _unique((*searches, *config.searches))
+        servers += tuple(config.nameservers)
+        searches += tuple(config.searches)
         given = {o.name: f"{o.name}:{o.value}" if o.value is not None else o.name for o in config.options}
         options = (*(o for o in options if o.split(":")[0] not in given), *given.values())
-    lines = [f"nameserver {server}" for server in servers[:MAX_NAMESERVERS]]
-    lines += [f"search {' '.join(searches[:MAX_SEARCHES])}"] if searches else []
+    lines = [f"nameserver {server}" for server in _unique(servers)[:MAX_NAMESERVERS]]
+    searches = _fitting(_unique(searches))
+    lines += [f"search {' '.join(searches)}"] if searches else []
     lines += [f"options {' '.join(options)}"] if options else []
     return "\n".join(lines) + "\n"
 
 
 def _unique(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
+
+
+def _fitting(searches: Sequence[str]) -> tuple[str, ...]:
+    """As many as are allowed: in number, and in characters of the whole line."""
+    fitting = searches[:MAX_SEARCHES]
+    while len(" ".join(fitting)) > MAX_SEARCH_LENGTH:
+        fitting = fitting[:-1]
+    return tuple(fitting)

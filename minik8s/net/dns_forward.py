@@ -14,14 +14,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from minik8s.log import get_logger
 from minik8s.net import dns_wire as wire
+from minik8s.net.host_resolver import read_resolv_conf
 from minik8s.net.metrics import dns_metrics
 
-RESOLV_CONF = Path("/etc/resolv.conf")
 ATTEMPT_SECONDS, ATTEMPTS = 1.5, 3
 MAX_ENTRIES, MAX_ENTRY_BYTES = 4096, 4096  # 16 MiB at the very most; commonly 1
 MAX_TTL, MAX_NEGATIVE_TTL = 300, 30
@@ -52,10 +51,6 @@ def nameservers(text: str, *, own: Sequence[str]) -> list[str]:
     return [address for address in dict.fromkeys(found) if address not in own]
 
 
-def _host_file() -> str:
-    return RESOLV_CONF.read_text(errors="replace")
-
-
 class Forwarder:
     """`own` are our addresses; `source` gives the text of the resolv.conf to follow; `upstreams` are fixed instead."""
 
@@ -63,7 +58,7 @@ class Forwarder:
         self,
         *,
         own: Sequence[str] = (),
-        source: Callable[[], str] = _host_file,
+        source: Callable[[], str] = read_resolv_conf,
         upstreams: Sequence[Upstream] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,8 +86,7 @@ class Forwarder:
         if self._fixed is not None:
             found = list(self._fixed)
         else:
-            with suppress(OSError):
-                found = [(address, 53) for address in nameservers(self._source(), own=self._own)]
+            found = [(address, 53) for address in nameservers(self._source(), own=self._own)]
         if found == self._upstreams:
             return False
         self._upstreams, self.looped, self._failed = found, set(), {}

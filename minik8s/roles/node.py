@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from minik8s.aio import backoff, supervise
 from minik8s.api.errors import AlreadyExists, NotFound, StatusError
 from minik8s.api.kinds.endpointslice import EndpointSlice
+from minik8s.api.kinds.ingress import Ingress
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.service import Service
@@ -35,7 +36,10 @@ from minik8s.kubelet.server import KubeletServer
 from minik8s.log import get_logger
 from minik8s.net.base import PodNetwork
 from minik8s.net.dns import ClusterDns
+from minik8s.net.dns_forward import Forwarder
+from minik8s.net.dns_zone import reverse_zones
 from minik8s.net.fake import FakePodNetwork
+from minik8s.net.host_resolver import HostResolver
 from minik8s.net.netlink import Netlink
 from minik8s.net.nftables import Nftables
 from minik8s.net.proxy import ServiceProxy
@@ -93,26 +97,40 @@ async def _real(
     proxy = ServiceProxy(
         services, slices, config.name, nftables, netlink, own_addresses=[config.dns_ip], **ranges
     )  # fmt: skip
+    resolver = host_resolver(config)
     dns = ClusterDns(
         services,
         slices,
         config.cluster_domain,
         (config.dns_ip, 53),
+        ingresses=informers.of(Ingress),
         ranges=[config.pod_cidr, config.service_cidr],
+        forwarder=Forwarder(own=[config.dns_ip], source=resolver.text),
+        memory=config.path("net", "names.json"),
     )
     recorder = Recorder(client, "kubelet", host=config.name)
     pods = own_pods(informers, config.name)
     kubelet = Kubelet(client, informers, runtime, network, recorder, _settings(config, identity.uid), pods=pods)
     server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods)
     context = server_context(identity.serving, identity.ca_file)
+    if not config.host_dns:
+        await asyncio.to_thread(resolver.give_back)
     return [
         ("network", network.run()),
         ("proxy", proxy.run()),
         ("dns", dns.run()),
+        *([("host resolver", resolver.run())] if config.host_dns else []),
         ("kubelet events", recorder.run()),
         ("kubelet", kubelet.run()),
         ("kubelet server", _serve(server, config.kubelet_port, context)),
     ]
+
+
+def host_resolver(config: Config) -> HostResolver:
+    """Of this host; the domains are those that the cluster's DNS is the authority of."""
+    ranges = (config.pod_cidr, config.service_cidr)
+    domains = [config.cluster_domain, *(zone for cidr in ranges for zone in reverse_zones(cidr))]
+    return HostResolver(config.path("net"), config.dns_ip, domains)
 
 
 async def _serve(server: KubeletServer, port: int, context: ssl.SSLContext) -> None:
@@ -167,6 +185,7 @@ def _settings(config: Config, uid: str) -> Settings:
         node_uid=uid,
         cluster_dns=config.dns_ip,
         cluster_domain=config.cluster_domain,
+        host_resolv_conf=host_resolver(config).text,
         kubelet_port=config.kubelet_port,
         lease_seconds=config.node_lease_interval,
         labels={"node-role.kubernetes.io/control-plane": ""} if config.hosts_master else {},

@@ -18,6 +18,7 @@ from pathlib import Path
 from minik8s.config import Config
 from minik8s.net import nft
 from minik8s.net.base import NetworkError
+from minik8s.net.host_resolver import HostResolver
 from minik8s.net.netlink import Netlink
 from minik8s.net.nftables import Nftables
 from minik8s.net.routed import RoutedPodNetwork
@@ -45,6 +46,7 @@ class Found:
     tables: list[str] = field(default_factory=list)
     mounts: list[str] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    resolver: list[Path] = field(default_factory=list)  # files by which this host resolves the cluster's names
     unit: bool = False
     notes: list[str] = field(default_factory=list)  # what could not be looked at, and why
 
@@ -52,6 +54,7 @@ class Found:
         """One line for each thing."""
         listed = [("container", name) for name in self.containers]
         listed += [("link", name) for name in self.links] + [("nft table", name) for name in self.tables]
+        listed += [("host DNS in", str(path)) for path in self.resolver]
         listed += [("mount", name) for name in self.mounts] + [("folder", str(path)) for path in self.folders]
         listed += [("systemd unit", str(UNIT_FILE))] * self.unit
         return [f"{what} {name}" for what, name in listed]
@@ -65,6 +68,7 @@ class Reset:
         self._stack = AsyncExitStack()
         self._runtime: DockerRuntime | None = None
         self._network: RoutedPodNetwork | None = None
+        self._resolver = HostResolver(config.path("net"), config.dns_ip, ())
 
     async def __aenter__(self) -> Reset:
         return self
@@ -83,6 +87,7 @@ class Reset:
         found.folders = [self._config.data_dir]
         await self._plan_containers(found)
         await self._plan_network(found)
+        found.resolver = self._resolver.taken()
         data = str(self._config.data_dir)
         found.mounts = [mount for mount in _mounts() if mount.startswith(data + "/")]
         return found
@@ -121,6 +126,8 @@ class Reset:
 
     async def perform(self, found: Found) -> None:
         """Remove what was found. Raises RuntimeFailure, NetworkError, OSError for what would not go."""
+        if found.resolver:
+            await asyncio.to_thread(self._resolver.give_back)
         if self._runtime is not None:
             await self._runtime.remove_all()
         if self._network is not None:
