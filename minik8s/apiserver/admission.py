@@ -1,7 +1,7 @@
 """Admission: what the cluster adds to, or has against, a write before it is validated and stored.
 
-A step looks at one `Operation`, changes its object in place or raises. Steps read only the head of the store; what one
-of them reserves it gives back when the operation ends otherwise than it should (`on_end`).
+A step looks at one `Operation`, changes its object in place or raises. Steps read only the head of the store; what the
+object must have for itself they put into `wants`, to be claimed just before the write.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ EVERYTHING: frozenset[str] = frozenset()
 
 
 class Operation:
-    """One attempt at one write. `old` is None on create, `obj` is the stored object on delete."""
+    """One attempt at one write. `old` is None on create, `obj` is the stored object on delete.
 
-    __slots__ = ("dry_run", "ends", "obj", "old", "resource", "subresource", "user", "verb")
+    `has` are the claims (`claims.py`) of the object as it is stored, `wants` those of the object as it is to be.
+    """
+
+    __slots__ = ("dry_run", "ends", "has", "obj", "old", "resource", "subresource", "user", "verb", "wants")
 
     def __init__(
         self, verb: str, resource: Resource, subresource: str, user: User, obj: Json, old: Json | None, *, dry_run: bool
@@ -32,6 +35,8 @@ class Operation:
         self.old = old
         self.dry_run = dry_run
         self.ends: list[Callable[[End], None]] = []
+        self.has: frozenset[str] = frozenset()
+        self.wants: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:

@@ -36,6 +36,7 @@ def build_handler(
     authenticator: Authenticator | None,
     authorizer: Authorizer,
     service_cidr: str = "10.96.0.0/12",
+    allocator: ServiceAllocator | None = None,
     scheme: Scheme = SCHEME,
     steps: Sequence[Step] = (),
     rules: RuleBook | None = None,
@@ -48,10 +49,11 @@ def build_handler(
 ) -> Handler:
     """The API server over an entered cache.
 
+    `allocator` gives Services their addresses (unless given: out of `service_cidr`), and is run by who gives it.
     `steps` come after the standard ones; `rules` knows users' rights, for `auth can-i --list` and so that nobody gives
     away more than they have; `tokens` issues ServiceAccount tokens; `budget` says which pods may not be evicted.
     """
-    allocator = ServiceAllocator(cache, service_cidr, rng=rng)
+    allocator = allocator or ServiceAllocator(cache, service_cidr, rng=rng)
     guards = [Escalation(cache, rules)] if rules is not None else []
     chain = Chain([*standard_steps(cache, rng=rng), *guards, allocator, *steps])
     registry = Registry(cache, chain, clock=clock, rng=rng)

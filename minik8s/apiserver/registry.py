@@ -15,13 +15,14 @@ import msgspec
 
 from minik8s.api.errors import Invalid, TooManyRequests, already_exists, not_found
 from minik8s.api.resource import Json, Resource
-from minik8s.apiserver import naming, strategy
+from minik8s.apiserver import claims, naming, strategy
 from minik8s.apiserver.admission import Chain, End, Operation
 from minik8s.apiserver.auth import User
+from minik8s.apiserver.claims import ClaimLost
 from minik8s.apiserver.deletion import GRACEFUL, DeleteOptions, check_preconditions, finished, plan_delete
 from minik8s.apiserver.strategy import Part
 from minik8s.clock import Clock, system_clock
-from minik8s.store.base import CasFailed, Record, stamp
+from minik8s.store.base import CasFailed, Change, Record, stamp
 from minik8s.store.watch_cache import WatchCache
 
 ATTEMPTS = 64  # lost races of one write before its client is asked to come back later
@@ -73,15 +74,19 @@ class Registry:
         meta = obj["metadata"]
         strategy.begin(resource, obj, namespace, now=self.clock(), uid=self._uid())
         prefix = meta.get("generateName") if not meta.get("name") else None
-        for attempt in range(NAME_ATTEMPTS):
+        taken = 0  # names, so far
+        for _ in range(ATTEMPTS):
             if prefix:
                 meta["name"] = naming.generated(prefix, self._rng)
             try:
                 return await self._create(resource, namespace, obj, writer)
+            except ClaimLost:
+                continue
             except CasFailed:
-                if not prefix or attempt == NAME_ATTEMPTS - 1:
+                taken += 1
+                if not prefix or taken == NAME_ATTEMPTS:
                     raise already_exists(resource.plural, meta["name"], group=resource.group) from None
-        raise AssertionError("unreachable")
+        raise TooManyRequests(f"{resource.name} are made by too many at once", retry_after=1)
 
     async def _create(self, resource: Resource, namespace: str, obj: Json, writer: Writer) -> Outcome:
         op = Operation("create", resource, "", writer.user, obj, None, dry_run=writer.dry_run)
@@ -98,12 +103,29 @@ class Registry:
                 if (existing := self.cache.get(key)) is not None:
                     raise CasFailed(key, existing)
                 return Outcome(template.replace(b'"resourceVersion":"",', b"", 1))
-            change = await self.cache.write(key, template, expect=0)
+            change = await self._write(op, key, template, expect=0)
             how = "stored"
             assert change.value is not None
             return Outcome(change.value)
         finally:
             op.end(how)
+
+    async def _write(self, op: Operation, key: str, template: bytes | None, *, expect: int) -> Change:
+        """Compare-and-swap. What the object wants is claimed before, and let go of once it no longer has it.
+
+        Where it is unknown whether the write took place, claims stay.
+        """
+        if not op.wants and not op.has:
+            return await self.cache.write(key, template, expect=expect)
+        no_longer = claims.held(self.cache, op.has - op.wants if template is not None else op.has, key)
+        fresh = await claims.take(self.cache, op.wants - op.has, key) if template is not None else {}
+        try:
+            done = await self.cache.write(key, template, expect=expect)
+        except CasFailed:
+            await claims.drop(self.cache, fresh)
+            raise
+        await claims.drop(self.cache, no_longer)
+        return done
 
     # -- update
 
@@ -164,7 +186,7 @@ class Registry:
             if writer.dry_run or (not remove and _same(obj, old)):
                 how = "stored"
                 return Outcome(stamp(template, record.rev))
-            done = await self.cache.write(record.key, None if remove else template, expect=record.rev)
+            done = await self._write(op, record.key, None if remove else template, expect=record.rev)
             how = "removed" if remove else "stored"
             return Outcome(done.value or stamp(template, done.rev), remove)
         finally:
@@ -198,7 +220,7 @@ class Registry:
             if writer.dry_run or unchanged:
                 how = "stored"
                 return Outcome(stamp(template, record.rev), remove)
-            done = await self.cache.write(record.key, None if remove else template, expect=record.rev)
+            done = await self._write(op, record.key, None if remove else template, expect=record.rev)
             how = "removed" if remove else "stored"
             return Outcome(done.value or stamp(template, done.rev), remove)
         finally:

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from minik8s.api.scheme import SCHEME
+from minik8s.apiserver.allocator import ServiceAllocator
 from minik8s.apiserver.app import ApiServer
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import AUTHENTICATED, MASTERS, User
@@ -72,6 +73,7 @@ class Master:
         self._config = config
         self._identity = identity
         self._cache = cache
+        self._allocator = ServiceAllocator(cache, config.service_cidr)
         self.informers = Informers(Client(late))
         tokens = ServiceAccountTokens(identity.service_account_key, self.informers)
         authorizer = RBACAuthorizer(self.informers)
@@ -79,7 +81,7 @@ class Master:
             cache,
             authenticator=ClusterAuthenticator(tokens, self.informers),
             authorizer=authorizer,
-            service_cidr=config.service_cidr,
+            allocator=self._allocator,
             rules=authorizer,
             tokens=tokens,
             openapi=OpenAPI(SCHEME.resources),
@@ -93,6 +95,7 @@ class Master:
 
     async def begin(self) -> None:
         """Create what every cluster begins with; idempotent."""
+        await self._allocator.repair()
         _, port = self._config.listen_address
         await bootstrap(
             self.client(_component("system:apiserver")),
@@ -124,6 +127,7 @@ class Master:
         scheduler = Scheduler(self.client(_component("system:kube-scheduler")), self.informers)
         return [
             ("store", self._cache.run()),
+            ("service allocator", self._allocator.run()),
             ("informers", self.informers.run()),
             *((controller.name, controller.run()) for controller in (*controllers, certificates)),
             *((f"recorder {name}", one.run()) for name, one in recorders.items()),

@@ -7,7 +7,11 @@ import asyncio
 import pytest
 from api_harness import Api, config_map, pod
 
+from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import User
+from minik8s.apiserver.handler import AllowAll
+from minik8s.clock import ManualClock
+from minik8s.store.watch_cache import WatchCache
 
 PODS = "/api/v1/namespaces/default/pods"
 SERVICES = "/api/v1/namespaces/default/services"
@@ -99,7 +103,48 @@ async def test_no_address_is_given_twice(api: Api) -> None:
     assert len({answer["spec"]["ports"][0]["nodePort"] for answer in made}) == 60
     clash = await asyncio.gather(*(api.post(SERVICES, service("same", clusterIP="10.96.0.77")) for _ in range(5)))
     assert sorted(answer.code for answer in clash) == [201, 409, 409, 409, 409]
+    assert (await api.post(SERVICES, service("same", clusterIP="10.96.0.77"))).code == 409
     assert (await api.post(SERVICES, service("other", clusterIP="10.96.0.77"))).code == 422
+
+
+async def test_numbers_are_claimed_for_those_who_have_them_and_for_nobody_else(api: Api, cache: WatchCache) -> None:
+    def claims() -> set[str]:
+        return {record.key.removeprefix("/claims/") for record in cache.list("/claims/")[0]}
+
+    made = await api.post(SERVICES, service("a", type="NodePort"))
+    address, port = made["spec"]["clusterIP"], made["spec"]["ports"][0]["nodePort"]
+    assert claims() == {f"clusterips/{address}", f"nodeports/{port}"}
+    for refused in (
+        service("b", clusterIP="10.96.0.9", type="NodePort", ports=[{"port": 80, "nodePort": port}]),
+        service("b", clusterIP="10.96.0.9", sessionAffinity="nonsense"),
+        service("a", clusterIP="10.96.0.9"),
+    ):
+        assert (await api.post(SERVICES, refused)).code in (409, 422)
+    await api.post(f"{SERVICES}?dryRun=All", service("b", clusterIP="10.96.0.9"))
+    assert claims() == {f"clusterips/{address}", f"nodeports/{port}"}
+    await api.patch(f"{SERVICES}/a", {"spec": {"type": "ClusterIP"}})
+    assert claims() == {f"clusterips/{address}"}
+    await api.patch(f"{SERVICES}/a", {"metadata": {"finalizers": ["x.example/wait"]}})
+    await api.delete(f"{SERVICES}/a")
+    assert claims() == {f"clusterips/{address}"}
+    await api.patch(f"{SERVICES}/a", {"metadata": {"finalizers": None}})
+    assert claims() == set()
+
+
+async def test_when_all_numbers_are_given_out(cache: WatchCache) -> None:
+    api = Api(
+        build_handler(cache, authenticator=None, authorizer=AllowAll(), service_cidr="10.1.0.0/29"),
+        ManualClock(),
+        cache,
+    )
+    await api.post("/api/v1/namespaces", {"metadata": {"name": "default"}})
+    made = await asyncio.gather(*(api.post(SERVICES, service(f"s{i}")) for i in range(9)))
+    assert sorted(answer.code for answer in made) == [201] * 6 + [500] * 3
+    assert len({answer["spec"]["clusterIP"] for answer in made if answer.code == 201}) == 6
+    assert "no address is left in 10.1.0.0/29" in next(answer.message for answer in made if answer.code == 500)
+    given = next(answer for answer in made if answer.code == 201)
+    await api.delete(f"{SERVICES}/{given['metadata']['name']}")
+    assert (await api.post(SERVICES, service("late")))["spec"]["clusterIP"] == given["spec"]["clusterIP"]
 
 
 async def test_a_node_touches_only_its_own(api: Api) -> None:
