@@ -17,6 +17,8 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import msgspec
+
 from minik8s.api.kinds.endpointslice import Endpoint, EndpointSlice
 from minik8s.api.kinds.ingress import Ingress
 from minik8s.api.kinds.service import Service
@@ -192,9 +194,10 @@ def host_records(hosts: Mapping[str, Iterable[str]], domain: str) -> Records:
 
 def ingress_hosts(ingress: Ingress) -> dict[str, tuple[str, ...]]:
     """Each host of an Ingress's rules with the addresses at which its status says that it answers."""
-    entries = (ingress.status.get("loadBalancer") or {}).get("ingress") or ()
+    found = msgspec.to_builtins(ingress)
+    entries = (found.get("status", {}).get("loadBalancer") or {}).get("ingress") or ()
     addresses = tuple(entry["ip"] for entry in entries if _is_address(entry.get("ip", "")))
-    hosts = [rule.get("host") for rule in ingress.spec.get("rules") or ()]
+    hosts = [rule.get("host") for rule in found.get("spec", {}).get("rules") or ()]
     return {host: addresses for host in hosts if host} if addresses else {}
 
 
