@@ -50,6 +50,11 @@ class Config:
     runtime: str = _option("docker", "What runs containers; 'fake' only pretends.", choices=RUNTIMES)
     docker_host: str = _option("", "Address of the Docker Engine (default: DOCKER_HOST or its socket).", metavar="URL")
     pod_cidr: str = _option("10.244.0.0/16", "Addresses of pods; each node gets a /24 of it.", metavar="CIDR")
+    pod_network: str = _option(
+        "auto",
+        "Way to pods of other nodes: routes within a subnet and VXLAN (UDP 8472) beyond, or one for all; alike on all.",
+        choices=("auto", "routes", "vxlan"),
+    )
     service_cidr: str = _option("10.96.0.0/12", "Addresses of services; DNS is the 10th.", metavar="CIDR")
     cluster_domain: str = _option("cluster.local", "Domain of cluster names.", metavar="DOMAIN")
     host_dns: bool = _option(False, "Let this host itself resolve the cluster's names, too, until it is switched off.")

@@ -32,6 +32,14 @@ class Facts(NamedTuple):
     architecture: str  # Go's word: amd64, arm64
 
 
+class RoutesState(NamedTuple):
+    """Whether the ways to other nodes' pods are set, as the condition NetworkUnavailable says it."""
+
+    available: bool
+    reason: str
+    message: str
+
+
 class Health(NamedTuple):
     """Empty texts mean well; others say what is wrong, in words for people."""
 
@@ -40,6 +48,7 @@ class Health(NamedTuple):
     memory_pressure: bool = False
     disk_pressure: bool = False
     pid_pressure: bool = False
+    routes: RoutesState | None = None  # None: not known here, and not told
 
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
@@ -157,6 +166,9 @@ def _conditions(health: Health, before: Sequence[Condition], now: float) -> list
     found[1] = (*found[1][:3], f"kubelet has {'' if health.disk_pressure else 'no '}disk pressure")
     for at in (0, 2):
         found[at] = (*found[at][:3], f"kubelet has {found[at][3]}")
+    if health.routes is not None:
+        available, reason, message = health.routes
+        found.insert(0, ("NetworkUnavailable", "False" if available else "True", reason, message))
     if problems:
         found.append(("Ready", "False", "KubeletNotReady", "; ".join(problems)))
     else:

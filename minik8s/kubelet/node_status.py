@@ -12,7 +12,7 @@ from minik8s.api.kinds.node import Node
 from minik8s.client.base import STRATEGIC_MERGE_PATCH
 from minik8s.clock import rfc3339_micro
 from minik8s.kubelet.kit import Kit
-from minik8s.kubelet.node_facts import Facts, Health, Json, node_labels, node_status
+from minik8s.kubelet.node_facts import Facts, Health, Json, RoutesState, node_labels, node_status
 from minik8s.log import get_logger
 from minik8s.runtime.base import EngineInfo, ImageInfo, RuntimeFailure
 
@@ -51,6 +51,7 @@ class NodeStatus:
         self._nudge = asyncio.Event()
         self._lease = False
         self.disk_pressure = False
+        self.routes: Callable[[], RoutesState | None] = lambda: None  # set by whoever keeps the routes; nudge on change
         self.registered = asyncio.Event()
 
     @property
@@ -185,7 +186,7 @@ class NodeStatus:
         if self._check_network is not None:
             problem = await self._check_network()
             network = f"container runtime network not ready: {problem}" if problem else ""
-        return Health(runtime, network, disk_pressure=self.disk_pressure)
+        return Health(runtime, network, disk_pressure=self.disk_pressure, routes=self.routes())
 
     def _status(self, health: Health) -> Json:
         conditions = self._node.status.conditions if self._node is not None else ()

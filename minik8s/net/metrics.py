@@ -16,6 +16,11 @@ class ProxyMetrics(NamedTuple):
     services: Gauge
 
 
+class PeerMetrics(NamedTuple):
+    drift: Counter
+    peers: Gauge
+
+
 class DnsMetrics(NamedTuple):
     requests: Counter
     forwarded: Counter
@@ -35,6 +40,16 @@ def proxy_metrics() -> ProxyMetrics:
         Counter("minik8s_proxy_drift", "Elements of the kernel's tables that were not as this agent had left them."),
         Counter("minik8s_proxy_failures", "Changes that the kernel refused."),
         Gauge("minik8s_proxy_services", "Services that this node leads to endpoints or refuses."),
+    )
+
+
+@functools.cache
+def peer_metrics() -> PeerMetrics:
+    from prometheus_client import Counter, Gauge
+
+    return PeerMetrics(
+        Counter("minik8s_peer_drift", "How often routes to other nodes were not as this agent had left them."),
+        Gauge("minik8s_peers", "Other nodes whose pods this node has a way to."),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import hashlib
 import os
 import socket
@@ -39,6 +40,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from minik8s.net import rtnl
 from minik8s.net.base import NetworkError
 
 LINK_PREFIX = "mk8s"  # every link of ours begins so: rules match `mk8s*`, reset removes them
@@ -48,6 +50,9 @@ SCOPE_LINK, SCOPE_HOST = 253, 254
 NUD_PERMANENT = 0x80
 DOOMED = 0x6D6B3873  # a link group of ours; links are in it only while they are deleted
 CLONE_NEWNET = 0x40000000
+SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_GET_STRICT_CHK = 270, 1, 12
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+GONE = (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
@@ -123,9 +128,17 @@ class Netlink:
         """A dummy link that carries `ip`: the host answers for it, and never chooses it as a source by itself."""
         await self._do(_hold_address, name, ip)
 
-    async def uplink_mtu(self) -> int:
-        """MTU of the link with the default route, which pods should not exceed; 1500 where there is none."""
-        return await self._do(_uplink_mtu)
+    async def dump(self, *requests: bytes) -> list[list[bytes]]:
+        """The kernel's answers to dump requests of rtnl.py: a list of messages for each."""
+        return await self._do(_dump, requests)
+
+    async def request(self, *requests: tuple[str, bytes]) -> None:
+        """Messages of rtnl.py, each with what it is for; all are tried, the first that failed is raised."""
+        await self._do(_request, requests)
+
+    async def uplink_mtu(self, node_ip: str = "") -> int:
+        """MTU of the link with the node's address, which pods must not exceed; else that with the default route."""
+        return await self._do(_uplink_mtu, node_ip)
 
     async def forget_udp(self, flows: Iterable[tuple[str, int, str]]) -> None:
         """Drop the kernel's memory of UDP flows (service address or "", port, former endpoint or "").
@@ -225,14 +238,66 @@ def _hold_address(name: str, ip: str) -> None:
         _talk(host, [_address(index, ip, scope=SCOPE_HOST), _set_link(index)])
 
 
-def _uplink_mtu() -> int:
-    """From /proc/thread-self/net/route: destination and mask all zero; the lowest metric wins."""
+def _uplink_mtu(node_ip: str) -> int:
+    """The default route from /proc/thread-self/net/route: destination and mask all zero; the lowest metric wins."""
+    links, addresses = _dump([rtnl.dump_links(), rtnl.dump_addresses()])
+    holding = {a.link for a in map(rtnl.read_address, addresses) if a.ip == node_ip}
+    for link in map(rtnl.read_link, links):
+        if link.number in holding:
+            return link.mtu
     rows = [line.split() for line in Path("/proc/thread-self/net/route").read_text().splitlines()[1:]]
     uplinks = sorted((int(row[6]), row[0]) for row in rows if row[1] == row[7] == "00000000")
     if not uplinks:
         return 1500
     with _netlink() as host:
         return _link(host, uplinks[0][1]).mtu
+
+
+# -- messages of rtnl.py
+
+
+def _dump(requests: Sequence[bytes]) -> list[list[bytes]]:
+    with _netlink() as host:
+        host.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)  # the kernel itself leaves out what was not asked for
+        return [list(_dumped(host, request)) for request in requests]
+
+
+def _dumped(host: socket.socket, request: bytes) -> Iterator[bytes]:
+    host.send(request)
+    while True:
+        for type, message in rtnl.split(host.recv(1 << 20)):
+            if type == NLMSG_DONE:
+                return
+            if type == NLMSG_ERROR:
+                code = -struct.unpack_from("=i", message, 16)[0]
+                if code == errno.ENODEV:  # the link has just gone, and with it what was asked for
+                    return
+                raise NetworkError(f"cannot read the kernel's network: {os.strerror(code)}")
+            yield message
+
+
+def _request(requests: Sequence[tuple[str, bytes]]) -> None:
+    failed = ""
+    with _netlink() as host:
+        for purpose, message in requests:
+            host.send(rtnl.acknowledged(message))
+            code = -struct.unpack_from("=i", host.recv(65536), 16)[0]
+            # To delete what is gone already, or with its link, is no failure.
+            if code and not failed and not (purpose.startswith("delete") and code in GONE):
+                failed = f"cannot {purpose}: {os.strerror(code)}"
+    if failed:
+        raise NetworkError(failed)
+
+
+def listen(groups: Iterable[int]) -> socket.socket:
+    """A socket that is told what changes, in messages for `rtnl.notices`; ENOBUFS when some were lost."""
+    sock = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+    )
+    sock.bind((0, 0))
+    for group in groups:
+        sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+    return sock
 
 
 # -- messages

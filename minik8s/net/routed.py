@@ -43,7 +43,10 @@ class RoutedPodNetwork:
         *,
         cluster_cidr: str,
         service_cidr: str,
+        node_ip: str = "",
+        overhead: int = 0,
     ) -> None:
+        """`overhead`: bytes that the way to other nodes puts around a packet, which pods' links must leave free."""
         self._folder = folder
         self._netlink = netlink
         self._nft = nftables
@@ -54,6 +57,8 @@ class RoutedPodNetwork:
         self._rules: dict[str, bytes] = {}  # as the kernel showed them when we had made them
         self._ip_forward_before: str | None = None
         self._mtu = 1500
+        self._node_ip = node_ip
+        self._overhead = overhead
         self._disturbed = asyncio.Event()
         self._preparing = asyncio.Lock()
 
@@ -64,7 +69,7 @@ class RoutedPodNetwork:
     async def __aenter__(self) -> Self:
         self._load()
         self._leases = self._leases.seen(await self._netlink.pods())
-        self._mtu = await self._netlink.uplink_mtu()
+        self._mtu = await self._netlink.uplink_mtu(self._node_ip) - self._overhead
         await self._prepare()
         self._nft.on_disturbance(self._disturbed.set)
         return self

@@ -30,7 +30,7 @@ from minik8s.config import Config
 from minik8s.kubelet.kit import Settings
 from minik8s.kubelet.kubelet import Kubelet
 from minik8s.kubelet.lookup import RuntimeLookup
-from minik8s.kubelet.node_facts import read_facts
+from minik8s.kubelet.node_facts import RoutesState, read_facts
 from minik8s.kubelet.pod_source import SharedPods, own_pods
 from minik8s.kubelet.server import KubeletServer
 from minik8s.log import get_logger
@@ -42,8 +42,10 @@ from minik8s.net.fake import FakePodNetwork
 from minik8s.net.host_resolver import HostResolver
 from minik8s.net.netlink import Netlink
 from minik8s.net.nftables import Nftables
+from minik8s.net.peers import PeerRoutes
 from minik8s.net.proxy import ServiceProxy
 from minik8s.net.routed import RoutedPodNetwork
+from minik8s.net.routes import OVERHEAD, Peer
 from minik8s.roles.identity import NodeIdentity, client_context, server_context
 from minik8s.roles.join import join
 from minik8s.roles.listening import listening_at
@@ -90,7 +92,10 @@ async def _real(
     nftables = await stack.enter_async_context(Nftables())
     pod_cidr = await _pod_cidr(config, client)
     ranges = {"cluster_cidr": config.pod_cidr, "service_cidr": config.service_cidr}
-    network = RoutedPodNetwork(pod_cidr, config.path("net"), netlink, nftables, **ranges)
+    overhead = 0 if config.pod_network == "routes" else OVERHEAD
+    network = RoutedPodNetwork(
+        pod_cidr, config.path("net"), netlink, nftables, node_ip=config.ip, overhead=overhead, **ranges
+    )
     await stack.enter_async_context(network)
     await netlink.hold_address(DNS_LINK, config.dns_ip)
     services, slices = informers.of(Service), informers.of(EndpointSlice)
@@ -111,12 +116,18 @@ async def _real(
     recorder = Recorder(client, "kubelet", host=config.name)
     pods = own_pods(informers, config.name)
     kubelet = Kubelet(client, informers, runtime, network, recorder, _settings(config, identity.uid), pods=pods)
+    own = Peer(config.name, config.ip, pod_cidr)
+    peers = PeerRoutes(
+        informers.of(Node), own, netlink, config.path("net"), config.pod_network, kubelet.node.nudge
+    )  # fmt: skip
+    kubelet.node.routes = lambda: RoutesState(*peers.condition)
     server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods)
     context = server_context(identity.serving, identity.ca_file)
     if not config.host_dns:
         await asyncio.to_thread(resolver.give_back)
     return [
         ("network", network.run()),
+        ("peers", peers.run()),
         ("proxy", proxy.run()),
         ("dns", dns.run()),
         *([("host resolver", resolver.run())] if config.host_dns else []),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.agent import Agent, Ended, until
+from tests.agent import Agent, Ended, Failed, until
 from tests.e2e.space import Space, pod
 from tests.lab.host import LabHost
 from tests.lab.lab import Lab
@@ -51,8 +51,19 @@ class Cluster:
     def wait_ready(self, *names: str, seconds: int = 30) -> None:
         """Until nodes (all, unless named) are there and Ready."""
         nodes = [f"node/{name}" for name in names or self.hosts]
-        until(lambda: self.kubectl("get", *nodes, check=False).code == 0, seconds=seconds)
-        self.kubectl("wait", "--for=condition=Ready", *nodes, f"--timeout={seconds}s", seconds=seconds + 10)
+        until(lambda: self._are_ready(nodes), seconds=seconds, what=self._trouble)
+
+    def _are_ready(self, nodes: list[str]) -> bool:
+        ended = [name for name, agent in self.agents.items() if agent.process is not None and agent.pid is None]
+        if ended:
+            raise Failed(f"agents have ended:\n{self._trouble()}")
+        condition = "jsonpath={range .items[*]}{.status.conditions[?(@.type=='Ready')].status} {end}"
+        return self.kubectl("get", *nodes, "-o", condition, check=False).out.split() == ["True"] * len(nodes)
+
+    def _trouble(self) -> str:
+        """What everybody said last."""
+        logs = [f"--- {name}\n{agent.log[-2000:]}" for name, agent in self.agents.items() if agent.process is not None]
+        return "\n".join([self.kubectl("get", "nodes", check=False).both, *logs])
 
     def stop(self) -> None:
         """Told to stop, so that each agent has the chance to fail at it."""
