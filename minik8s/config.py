@@ -62,8 +62,17 @@ class Config:
     join: str = _option("", "Master to join, for --role worker (default port 6443).", metavar="ADDR[:PORT]")
     token: str = _option("", "Token printed by 'minik8s init' or 'minik8s token create'.", metavar="TOKEN")
     replicas: int = _option(1, "With --runtime fake: how many nodes to simulate.", metavar="N")
-    node_monitor_grace: float = _option(20.0, "Seconds without a heartbeat until a node is Unknown.", metavar="SECONDS")
-    node_lease_interval: float = _option(5.0, "Seconds between a node's heartbeats.", metavar="SECONDS")
+    node_monitor_grace: float = _option(20.0, "How long a node may be silent until it is NotReady.", metavar="TIME")
+    node_lease_interval: float = _option(5.0, "Time between a node's heartbeats.", metavar="TIME")
+    default_toleration: float = _option(
+        300.0, "How long pods stay on a node that is NotReady, unless they say otherwise.", metavar="TIME"
+    )
+    node_lost_after: float = _option(
+        0.0, "Sets the three above so that a lost node's pods are replaced within this time, e.g. 7s.", metavar="TIME"
+    )
+    cluster_signing_duration: float = _option(
+        365 * 86400.0, "Life of certificates; each is renewed after two thirds of it.", metavar="TIME"
+    )
     log_level: str = _option("info", "Least level that is logged.", choices=("debug", "info", "warning", "error"))
     log_format: str = _option("auto", "auto: console on a terminal, else json.", choices=("auto", "console", "json"))
 
@@ -103,7 +112,11 @@ class Config:
 
     @property
     def ip(self) -> str:
-        return self.node_ip or default_ip()
+        """This node's address as it is now: as it was told, or the one from which the master is reached."""
+        if self.node_ip or self.hosts_master or not self.join:
+            return self.node_ip or default_ip()
+        address = source_towards(*split_address(self.join, 6443))
+        return default_ip() if address.startswith("127.") else address
 
     @property
     def advertised(self) -> str:
@@ -126,9 +139,22 @@ def load(
     for name, value in (flags or {}).items():
         if value is not None and name in known:
             values[name] = (value, f"option --{name.replace('_', '-')}")
-    config = Config(**{name: _parse(known[name], value, origin) for name, (value, origin) in values.items()})
+    parsed = {name: _parse(known[name], value, origin) for name, (value, origin) in values.items()}
+    config = Config(**{**loss_profile(parsed.get("node_lost_after", 0.0)), **parsed})
     _check(config, {name: origin for name, (_, origin) in values.items()})
     return config
+
+
+def loss_profile(lost_after: float) -> dict[str, float]:
+    """Settings with which a lost node's pods are replaced `lost_after` seconds later; none for 0. Pure.
+
+    Of seven parts four are the silence that is waited for, in which four heartbeats have failed; at its end the pods
+    leave their Services and are evicted. The other three are for schedulers, engines and images.
+    """
+    if lost_after <= 0:
+        return {}
+    part = lost_after / 7
+    return {"node_lease_interval": part, "node_monitor_grace": 4 * part, "default_toleration": 0.0}
 
 
 def resume(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] = os.environ) -> Config:
@@ -140,7 +166,8 @@ def resume(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str]
 
 def settings(config: Config) -> dict[str, Any]:
     """What differs from the defaults, as a settings file has it: `{"listen": …, "nodeName": …}`."""
-    values = {f.name: getattr(config, f.name) for f in fields(Config) if getattr(config, f.name) != f.default}
+    usual = {f.name: f.default for f in fields(Config)} | loss_profile(config.node_lost_after)
+    values = {name: getattr(config, name) for name, value in usual.items() if getattr(config, name) != value}
     return {_camel(name): str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
@@ -196,7 +223,7 @@ def _parse(option: Any, value: Any, origin: str) -> Any:
         parsed = value if isinstance(value, bool) else _TRUTHS.get(str(value).lower())
     elif not isinstance(value, bool | list | dict) and not (kind is int and isinstance(value, float)):
         with suppress(TypeError, ValueError):
-            parsed = kind(value)
+            parsed = seconds(value) if kind is float else kind(value)
     if parsed is None or (kind is float and not math.isfinite(parsed)):
         raise ConfigError(f"{origin}: {value!r} is not {_KINDS.get(kind, 'a folder')}")
     choices = option.metadata["choices"]
@@ -210,8 +237,17 @@ _KINDS: Mapping[type, str] = {
     bool: "true or false",
     str: "a text",
     int: "a whole number",
-    float: "a number",
+    float: "a time, e.g. 7s, 5m or 24h",
 }
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: Any) -> float:
+    """Seconds of 7, `7`, `7s`, `500ms`, `5m`, `24h`, `365d`. Raises ValueError."""
+    match = re.fullmatch(r"(-?[0-9.]+(?:e[0-9]+)?)(ms|[smhd]?)", str(value).strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a time")
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def _check(config: Config, origins: Mapping[str, str]) -> None:
@@ -248,9 +284,12 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         raise wrong("cluster_domain", f"{config.cluster_domain!r} is not a domain, e.g. cluster.local")
     if not 1 <= config.kubelet_port <= 65535:
         raise wrong("kubelet_port", f"{config.kubelet_port} is not a port from 1 to 65535")
-    for name in ("replicas", "node_monitor_grace", "node_lease_interval"):
+    for name in ("replicas", "node_monitor_grace", "node_lease_interval", "cluster_signing_duration"):
         if not getattr(config, name) > 0:
             raise wrong(name, f"{getattr(config, name)} is not more than 0")
+    for name in ("default_toleration", "node_lost_after"):
+        if getattr(config, name) < 0:
+            raise wrong(name, f"{getattr(config, name)} is less than 0")
     if config.role == "worker" and not config.join:
         raise ConfigError("--role worker needs --join ADDR[:PORT], the master to belong to")
     if config.replicas != 1 and config.runtime != "fake":
@@ -269,9 +308,14 @@ def split_address(text: str, default_port: int) -> tuple[str, int]:
 
 def default_ip() -> str:
     """The address that the kernel would send from towards the outside; loopback on a machine without a route."""
+    return source_towards("192.0.2.1", 9)  # TEST-NET-1
+
+
+def source_towards(host: str, port: int) -> str:
+    """The address that the kernel would send from to `host`; loopback if there is no way there."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1; connecting UDP sends nothing
+            probe.connect((host, port))  # connecting UDP sends nothing
         except OSError:
             return "127.0.0.1"
         address: str = probe.getsockname()[0]

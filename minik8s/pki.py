@@ -13,7 +13,7 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -23,6 +23,7 @@ DAY = 86400
 CA_DAYS = 3650
 LEAF_DAYS = 365
 BACKDATE = 300  # seconds; clocks of joining machines may be a little behind
+SHORT = 8 * 3600  # seconds; a shorter life is not begun before now, or most of it would be over: as upstream's signer
 
 
 class Pair(NamedTuple):
@@ -39,6 +40,7 @@ class Request(NamedTuple):
     organizations: tuple[str, ...]
     dns_names: tuple[str, ...]
     addresses: tuple[str, ...]
+    key_id: str = ""  # of the key that has signed it
 
 
 def new_key() -> bytes:
@@ -70,15 +72,19 @@ def issue(
     client: bool = True,
     days: float = LEAF_DAYS,
     public_key_of: bytes | None = None,
+    key: bytes | None = None,
 ) -> Pair:
-    """A leaf signed by `ca`. `names` are DNS names and addresses. With `public_key_of` (a PEM request) `key` is b""."""
+    """A leaf signed by `ca`, for `key` or a fresh one. `names` are DNS names and addresses.
+
+    With `public_key_of` (a PEM request) the key is the requestor's, and that of the answer is b"".
+    """
     from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     issuer, issuer_key = x509.load_pem_x509_certificate(ca.certificate), _load_key(ca.key)
     if public_key_of is None:
-        key = _load_key(new_key())
-        public, private = key.public_key(), _key_pem(key)
+        private = key or new_key()
+        public = _load_key(private).public_key()
     else:
         public, private = x509.load_pem_x509_csr(public_key_of).public_key(), b""  # type: ignore[assignment]
     builder = _builder(_name(common_name, organizations), issuer.subject, public, days)
@@ -128,6 +134,7 @@ def read_request(pem: bytes) -> Request:
         tuple(str(a.value) for a in request.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)),
         tuple(dns),
         tuple(addresses),
+        _fingerprint(request.public_key()),
     )
 
 
@@ -137,6 +144,14 @@ def lifetime(certificate: bytes) -> tuple[float, float]:
 
     loaded = x509.load_pem_x509_certificate(certificate)
     return loaded.not_valid_before_utc.timestamp(), loaded.not_valid_after_utc.timestamp()
+
+
+def common_name(certificate: bytes) -> str:
+    """Whom a certificate is for."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    return _attribute(x509.load_pem_x509_certificate(certificate).subject, NameOID.COMMON_NAME)
 
 
 def names_of(certificate: bytes) -> set[str]:
@@ -157,10 +172,19 @@ def names_of(certificate: bytes) -> set[str]:
 def ca_hash(certificate: bytes) -> str:
     """SHA-256 of the public key (DER SubjectPublicKeyInfo), hex: kubeadm's discovery-token-ca-cert-hash."""
     from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
 
-    public = x509.load_pem_x509_certificate(certificate).public_key()
-    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return _fingerprint(x509.load_pem_x509_certificate(certificate).public_key())
+
+
+def key_id(key: bytes) -> str:
+    """The same of a private key: who holds it, whatever name and address it bears. ValueError: broken."""
+    return _fingerprint(_load_key(key).public_key())
+
+
+def _fingerprint(public: Any) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    der: bytes = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
 
 
@@ -218,7 +242,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, public_key: object, days: fl
         .issuer_name(issuer)
         .public_key(public_key)  # type: ignore[arg-type]
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(seconds=BACKDATE))
+        .not_valid_before(now - datetime.timedelta(seconds=BACKDATE if days * DAY > SHORT else 0))
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)  # type: ignore[arg-type]
     )

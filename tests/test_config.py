@@ -51,7 +51,8 @@ ODD: dict[str, Any] = {
     "role": "boss", "runtime": "podman", "log_level": "loud", "log_format": "xml", "listen": "host:port",
     "advertise": "example.com", "node_name": "My_Node", "node_ip": "10.0.0", "pod_cidr": "10.0.0.1/16",
     "service_cidr": "10.96.0.0/30", "cluster_domain": "a b", "kubelet_port": "0", "join": "h:99999", "replicas": "0",
-    "node_monitor_grace": "nan", "node_lease_interval": "-1", "data_dir": "",
+    "node_monitor_grace": "nan", "node_lease_interval": "-1", "data_dir": "", "node_lost_after": "soon",
+    "default_toleration": "-5s", "cluster_signing_duration": "0s",
 }  # fmt: skip
 
 
@@ -167,10 +168,39 @@ def test_each_setting_survives_being_saved(tmp_path: Path) -> None:
         "role": "worker", "listen": "1.2.3.4:1", "advertise": "1.2.3.4", "node_name": "n", "node_ip": "1.2.3.4",
         "store": "memory", "runtime": "fake", "docker_host": "tcp://x", "pod_cidr": "10.1.0.0/16", "replicas": "2",
         "service_cidr": "10.2.0.0/16", "cluster_domain": "x.y", "kubelet_port": "7", "join": "m", "log_level": "debug",
-        "node_monitor_grace": "1.5", "node_lease_interval": "0.5", "log_format": "json",
+        "node_monitor_grace": "1.5", "node_lease_interval": "500ms", "log_format": "json", "node_lost_after": "14s",
+        "default_toleration": "5m", "cluster_signing_duration": "7d",
         "host_dns": "true",
     }  # fmt: skip
     assert set(values) == set(OPTIONS) - {"data_dir", "token"}
     made = load({"data_dir": tmp_path, **values}, environ={})
     save(made)
     assert resume({"data_dir": tmp_path}, environ={}) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("7", 7), ("7s", 7), ("1.5", 1.5), ("500ms", 0.5), ("5m", 300), ("24h", 86400), ("365d", 365 * 86400), (7, 7)],
+)
+def test_times_have_units(text: Any, value: float) -> None:
+    assert load({"node_monitor_grace": text}, environ={}).node_monitor_grace == value
+
+
+@pytest.mark.parametrize("text", ["", "soon", "7x", "7 s 3", "1:30", "inf", "--7", "1.2.3"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not a time, e\.g\. 7s, 5m or 24h"):
+        load({"node_monitor_grace": text}, environ={})
+
+
+def test_one_setting_makes_the_three_times_fit(tmp_path: Path) -> None:
+    def times(config: Config) -> tuple[float, float, float]:
+        return config.node_lease_interval, config.node_monitor_grace, config.default_toleration
+
+    assert times(load(environ={})) == (5, 20, 300)
+    made = load({"data_dir": tmp_path, "node_lost_after": "7s"}, environ={})
+    assert times(made) == (1, 4, 0)
+    save(made)
+    assert times(resume({"data_dir": tmp_path}, environ={})) == (1, 4, 0)
+    assert times(resume({"data_dir": tmp_path, "node_lost_after": "14s"}, environ={})) == (2, 8, 0)
+    assert times(resume({"data_dir": tmp_path, "node_lost_after": "0"}, environ={})) == (5, 20, 300)
+    assert times(load({"node_lost_after": "7s", "node_monitor_grace": "5s"}, environ={})) == (1, 5, 0)

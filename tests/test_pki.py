@@ -69,11 +69,20 @@ def test_a_pair_fits_its_ca_and_no_other() -> None:
 def test_requests_say_who_and_where() -> None:
     key = pki.new_key()
     pem = pki.new_request(key, "system:node:n", ("system:nodes",), ("n", "10.0.0.1"))
-    assert pki.read_request(pem) == pki.Request("system:node:n", ("system:nodes",), ("n",), ("10.0.0.1",))
-    assert pki.read_request(pki.new_request(key, "a")) == pki.Request("a", (), (), ())
+    id = pki.key_id(key)
+    assert pki.read_request(pem) == pki.Request("system:node:n", ("system:nodes",), ("n",), ("10.0.0.1",), id)
+    assert pki.read_request(pki.new_request(key, "a")) == pki.Request("a", (), (), (), id)
+    assert pki.key_id(pki.new_key()) != id
     signed = pki.issue(CA, "system:node:n", public_key_of=pem)
     assert signed.key == b""
     assert pki.fits(pki.Pair(signed.certificate, key), CA)
+    assert pki.common_name(signed.certificate) == "system:node:n"
+
+
+def test_a_leaf_may_be_for_a_key_that_is_there() -> None:
+    key = pki.new_key()
+    assert pki.issue(CA, "a", key=key).key == key
+    assert pki.fits(pki.issue(CA, "a", key=key), CA)
 
 
 def test_requests_that_are_none() -> None:

@@ -16,7 +16,7 @@ from minik8s.apiserver.handler import Answer, Handler, OpenApi
 from minik8s.apiserver.health import Health
 from minik8s.apiserver.registry import Registry
 from minik8s.apiserver.reviews import RuleSource
-from minik8s.apiserver.steps import standard_steps
+from minik8s.apiserver.steps import TOLERATED_SECONDS, standard_steps
 from minik8s.apiserver.subresources import Budget
 from minik8s.apiserver.token_request import TokenIssuer, TokenRequests
 from minik8s.apiserver.verbs import Verbs
@@ -46,16 +46,18 @@ def build_handler(
     health: Health | None = None,
     clock: Clock = system_clock,
     rng: random.Random | None = None,
+    tolerated_seconds: int = TOLERATED_SECONDS,
 ) -> Handler:
     """The API server over an entered cache.
 
     `allocator` gives Services their addresses (unless given: out of `service_cidr`), and is run by who gives it.
     `steps` come after the standard ones; `rules` knows users' rights, for `auth can-i --list` and so that nobody gives
-    away more than they have; `tokens` issues ServiceAccount tokens; `budget` says which pods may not be evicted.
+    away more than they have; `tokens` issues ServiceAccount tokens; `budget` says which pods may not be evicted;
+    `tolerated_seconds` is how long pods stay on a node that is not ready.
     """
     allocator = allocator or ServiceAllocator(cache, service_cidr, rng=rng)
     guards = [Escalation(cache, rules)] if rules is not None else []
-    chain = Chain([*standard_steps(cache, rng=rng), *guards, allocator, *steps])
+    chain = Chain([*standard_steps(cache, rng=rng, tolerated_seconds=tolerated_seconds), *guards, allocator, *steps])
     registry = Registry(cache, chain, clock=clock, rng=rng)
     watches = Watches(cache, views := Views(clock))
     verbs = Verbs(registry, views, watches)

@@ -28,12 +28,14 @@ TOLERATED_SECONDS = 300
 SYSTEM_PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 
 
-def standard_steps(cache: WatchCache, *, rng: random.Random | None = None) -> Sequence[Step]:
+def standard_steps(
+    cache: WatchCache, *, rng: random.Random | None = None, tolerated_seconds: int = TOLERATED_SECONDS
+) -> Sequence[Step]:
     head = Head(cache)
     rng = rng or random.Random()
     return (
-        NamespaceLifecycle(head), NodeRestriction(head), ServiceAccounts(head, rng), DefaultTolerations(),
-        Priorities(head), CertificateRequestors(),
+        NamespaceLifecycle(head), NodeRestriction(head), ServiceAccounts(head, rng),
+        DefaultTolerations(tolerated_seconds), Priorities(head), CertificateRequestors(),
     )  # fmt: skip
 
 
@@ -137,17 +139,20 @@ def mount_token(spec: Json, rng: random.Random) -> None:
 
 
 class DefaultTolerations:
-    """A pod stays five minutes on a node that is not ready, or out of reach, unless it says otherwise."""
+    """A pod stays so long (five minutes) on a node that is not ready, or out of reach, unless it says otherwise."""
 
     resources = frozenset(("pods",))
     taints = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+    def __init__(self, seconds: int) -> None:
+        self._seconds = seconds
 
     def admit(self, op: Operation) -> None:
         if op.verb != "create":
             return
         tolerations = op.obj["spec"].get("tolerations") or []
         missing = [
-            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATED_SECONDS}
+            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": self._seconds}
             for key in self.taints
             if not any(t.get("key", key) == key and t.get("effect") in (None, "", "NoExecute") for t in tolerations)
         ]

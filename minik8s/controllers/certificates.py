@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 
 from minik8s import pki
 from minik8s.api.kinds.certificatesigningrequest import CertificateSigningRequest, CertificateSigningRequestSpec
-from minik8s.api.kinds.node import Node
+from minik8s.api.kinds.node import KEY_ANNOTATION, Node
 from minik8s.api.meta import is_true
 from minik8s.client.base import Client
 from minik8s.client.controller import Controller
@@ -30,6 +30,13 @@ NODE_PREFIX, NODES, BOOTSTRAPPERS = "system:node:", "system:nodes", "system:boot
 MASTERS = "system:masters"
 
 
+class Holder(NamedTuple):
+    """Who has a node's name: the id of its agent's key, as it says itself ("" if none has registered)."""
+
+    key_id: str
+    ready: bool
+
+
 class Verdict(NamedTuple):
     """`approve`: True, False (deny), or None: not ours to say."""
 
@@ -38,12 +45,13 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    spec: CertificateSigningRequestSpec, request: pki.Request, holder: str | None, reserved: Collection[str] = ()
+    spec: CertificateSigningRequestSpec, request: pki.Request, holder: Holder | None, reserved: Collection[str] = ()
 ) -> Verdict:
     """May the requestor have this certificate without anybody's word?
 
-    `holder` is the uid of the living node of that name, None if there is none; a node proves that it is the same by
-    asking with its own certificate. `reserved` are the API server's names and addresses in the cluster, for which no
+    A node is its key: what bears another machine's key does not get its name, alive or not, until somebody has deleted
+    the Node. (That machine may only be cut off, and run its pods: another of that name would run them, too.)
+    `holder` is the node of that name, None if there is none. `reserved` are the API server's names and addresses in the cluster, for which no
     node may speak: it could pass for it.
     """
     if spec.signerName not in (CLIENT_SIGNER, SERVING_SIGNER):
@@ -54,17 +62,22 @@ def judge(
     if not request.common_name.startswith(NODE_PREFIX) or request.organizations != (NODES,):
         return Verdict(False, f"a node's certificate is for {NODE_PREFIX}NAME in the group {NODES}")
     itself = spec.username == request.common_name and NODES in spec.groups
-    if itself:
-        return Verdict(True, "the node renews its own certificate")
-    if BOOTSTRAPPERS not in spec.groups:
+    if not itself and BOOTSTRAPPERS not in spec.groups:
         return Verdict(None, "")
-    if holder is not None:
-        name = request.common_name.removeprefix(NODE_PREFIX)
+    name = request.common_name.removeprefix(NODE_PREFIX)
+    if spec.signerName == SERVING_SIGNER:
+        if itself:
+            return Verdict(True, "the node renews its own certificate")
+        return Verdict(False, "a joining node asks for this one with its own client certificate")
+    if holder is not None and holder.key_id != request.key_id and (holder.key_id or holder.ready):
+        state = "living" if holder.ready else "silent"
         return Verdict(
             False,
-            f'a living node is already called "{name}": choose another --node-name, '
+            f'a {state} node is already called "{name}": choose another --node-name, '
             f'or "kubectl delete node {name}" if that one is gone for good',
         )
+    if itself:
+        return Verdict(True, "the node renews its own certificate")
     return Verdict(True, "a joining node has shown a bootstrap token")
 
 
@@ -81,11 +94,14 @@ class CertificateController(Controller):
         ca: pki.Pair,
         *,
         reserved: Collection[str] = (),
+        duration: float = pki.LEAF_DAYS * pki.DAY,
         clock: Clock = system_clock,
     ) -> None:
+        """`duration`: seconds that a certificate lives at most (--cluster-signing-duration)."""
         super().__init__(client, informers)
         self._ca = ca
         self._reserved = frozenset(reserved)
+        self._duration = duration
         self._clock = clock
         self._requests = informers.of(CertificateSigningRequest)
         self._nodes = informers.of(Node)
@@ -116,16 +132,16 @@ class CertificateController(Controller):
         except ValueError as error:
             await self._conclude(request, "Failed", "InvalidRequest", str(error))
             return
-        verdict = judge(request.spec, wanted, self._living(wanted.common_name), self._reserved)
+        verdict = judge(request.spec, wanted, self._holder(wanted.common_name), self._reserved)
         if verdict.approve is not None:
             word, reason = ("Approved", "AutoApproved") if verdict.approve else ("Denied", "AutoDenied")
             await self._conclude(request, word, reason, verdict.message)
 
-    def _living(self, common_name: str) -> str | None:
+    def _holder(self, common_name: str) -> Holder | None:
         node = self._nodes.get(None, common_name.removeprefix(NODE_PREFIX))
-        if node is None or not is_true(node.status.conditions, "Ready"):
+        if node is None:
             return None
-        return node.metadata.uid
+        return Holder(node.metadata.annotations.get(KEY_ANNOTATION, ""), is_true(node.status.conditions, "Ready"))
 
     async def _conclude(self, request: CertificateSigningRequest, type: str, reason: str, message: str) -> None:
         now = rfc3339(self._clock())
@@ -147,7 +163,7 @@ class CertificateController(Controller):
             names=_names(request.spec.signerName, wanted),
             server=request.spec.signerName == SERVING_SIGNER,
             client=request.spec.signerName != SERVING_SIGNER,
-            days=min((request.spec.expirationSeconds or pki.LEAF_DAYS * pki.DAY) / pki.DAY, pki.LEAF_DAYS),
+            days=min(request.spec.expirationSeconds or self._duration, self._duration) / pki.DAY,
             public_key_of=base64.b64decode(request.spec.request),
         )
         status = {"status": {"certificate": pki.b64(pair.certificate)}}

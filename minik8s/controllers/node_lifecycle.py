@@ -92,11 +92,17 @@ class NodeLifecycleController(Controller):
             return None
         now = self._clock()
         grace = self._grace * (1.0 if signs.renewed or signs.heartbeat else STARTUP_GRACE)
+        grace = max(grace, self._promised(key))
         left = signs.seen + grace - now
         if left <= 0:
             node = await self._give_up(node, now)
         await self._taint(node, now)
         return left if left > 0 else None  # a silent node comes back by an event
+
+    def _promised(self, name: str) -> float:
+        """Seconds within which the node itself means to be heard of, four times: it may not know our settings yet."""
+        lease = self._leases.get(LEASES, name)
+        return lease.spec.leaseDurationSeconds / 2 if lease is not None else 0.0
 
     async def _give_up(self, node: Node, now: float) -> Node:
         patch = silent_conditions(node, now)

@@ -21,14 +21,18 @@ from minik8s.net.host_resolver import read_resolv_conf
 from minik8s.runtime.base import ContainerSpec, Device, ImageInfo, Mount, Runtime, SandboxSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings:
-    """`data_dir` None: nothing is kept on disk and pods have no volumes, for simulated nodes."""
+    """`data_dir` None: nothing is kept on disk and pods have no volumes, for simulated nodes.
+
+    Nothing here changes but `node_ip`, when the machine is given another address.
+    """
 
     node_name: str
     node_ip: str
     data_dir: Path | None
     node_uid: str = ""  # unique to this agent's data folder; guards against two agents with one name
+    node_key: str = ""  # the id of the key by which the master knows this machine again
     cluster_dns: str = ""
     cluster_domain: str = "cluster.local"
     host_resolv_conf: Callable[[], str] = read_resolv_conf  # its text, as pods with dnsPolicy Default are to have it
@@ -36,8 +40,7 @@ class Settings:
     max_pods: int = 110
     labels: dict[str, str] = field(default_factory=dict)
     taints: tuple[dict[str, str], ...] = ()
-    lease_seconds: float = 5.0  # between heartbeats
-    lease_duration: int = 40  # seconds; kubelet's default
+    lease_seconds: float = 5.0  # between heartbeats, unless the master wants them more often
     status_seconds: float = 300.0  # between node statuses when nothing changes
     relist_seconds: float = 60.0
     image_gc_high: int = 85  # per cent of the image disk that starts a collection …

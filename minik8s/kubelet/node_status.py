@@ -1,14 +1,22 @@
-"""The node in the API: registered, kept alive by a Lease, described, and ready only while it can really run pods."""
+"""The node in the API: registered, kept alive by a Lease, described, and ready only while it can really run pods.
+
+A Node that somebody deletes while its agent lives stays deleted until the agent is started again, or the Node made by
+hand: as with Kubernetes' kubelet. But an API that has never heard of it registers it: its store was lost or restored.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 from collections.abc import Awaitable, Callable
 
 from minik8s.aio import backoff, wait_any
 from minik8s.api.errors import AlreadyExists, Conflict, Forbidden, NotFound, StatusError
-from minik8s.api.kinds.lease import Lease
-from minik8s.api.kinds.node import Node
+from minik8s.api.kinds.lease import INTERVAL_ANNOTATION, NODE_LEASES, Lease
+from minik8s.api.kinds.namespace import Namespace
+from minik8s.api.kinds.node import KEY_ANNOTATION, Node
+from minik8s.api.meta import condition
 from minik8s.client.base import STRATEGIC_MERGE_PATCH
 from minik8s.clock import rfc3339_micro
 from minik8s.kubelet.kit import Kit
@@ -16,10 +24,10 @@ from minik8s.kubelet.node_facts import Facts, Health, Json, RoutesState, node_la
 from minik8s.log import get_logger
 from minik8s.runtime.base import EngineInfo, ImageInfo, RuntimeFailure
 
-LEASE_NAMESPACE = "kube-node-lease"
 UID_LABEL = "minik8s.io/agent"  # which agent's data folder a Node belongs to
 CHECK_SECONDS = 10.0  # between looks at the health of runtime and network
 RECHECK_SECONDS = 2.0  # the same while one of them is not well, so that its return is seen soon
+DURATION = 8  # heartbeats that a Lease lasts: with one in five seconds kubelet's 40 s
 log = get_logger("node")
 
 
@@ -50,6 +58,10 @@ class NodeStatus:
         self._node: Node | None = None
         self._nudge = asyncio.Event()
         self._lease = False
+        self._interval = self._settings.lease_seconds
+        self._cut_off = False  # the last heartbeat did not get through
+        self._deleted = False  # by somebody, while we live
+        self._store = ""  # by which we know the API's store again: the uid of an object as old as the store itself
         self.disk_pressure = False
         self.routes: Callable[[], RoutesState | None] = lambda: None  # set by whoever keeps the routes; nudge on change
         self.registered = asyncio.Event()
@@ -61,6 +73,12 @@ class NodeStatus:
     def nudge(self) -> None:
         """Something changed (devices, pressure): look at once."""
         self._nudge.set()
+
+    def readdress(self, ip: str) -> None:
+        """This machine has another address: announce it."""
+        log.info("this node's address has changed", address=ip, before=self._settings.node_ip)
+        self._settings.node_ip = ip
+        self.nudge()
 
     async def run(self) -> None:
         await self._register_for_long()
@@ -89,48 +107,70 @@ class NodeStatus:
         labels = node_labels(self._settings, self._facts)
         if self._settings.node_uid:
             labels[UID_LABEL] = self._settings.node_uid
+        annotations = {KEY_ANNOTATION: self._settings.node_key} if self._settings.node_key else {}
+        metadata = {"name": self._settings.node_name, "labels": labels, "annotations": annotations}
         body = {
-            "metadata": {"name": self._settings.node_name, "labels": labels},
+            "metadata": metadata,
             "spec": {"taints": list(self._settings.taints)} if self._settings.taints else {},
             "status": self._status(health),
         }
         try:
             self._node = await self._kit.client.create(Node, body)
         except AlreadyExists:
-            self._node = await self._adopt(labels)
+            self._node = await self._adopt(labels, annotations)
+        self._told, self._deleted = (), False
+        await self._learn()
         await self._tell(health)
 
-    async def _adopt(self, labels: dict[str, str]) -> Node:
-        name = self._settings.node_name
-        known = await self._kit.client.get(Node, name)
-        owner = known.metadata.labels.get(UID_LABEL, "")
+    async def _adopt(self, labels: dict[str, str], annotations: dict[str, str]) -> Node:
+        known = await self._kit.client.get(Node, self._settings.node_name)
+        self._check_owner(known)
+        meta = known.metadata
+        if labels.items() <= meta.labels.items() and annotations.items() <= meta.annotations.items():
+            return known
+        ours = {"metadata": {"labels": labels, "annotations": annotations}}
+        return await self._kit.client.patch(Node, meta.name, None, ours)
+
+    def _check_owner(self, known: Node) -> None:
+        owner, name = known.metadata.labels.get(UID_LABEL, ""), known.metadata.name
         if owner and self._settings.node_uid and owner != self._settings.node_uid:
             raise NameTaken(
                 f"a node named {name!r} is registered by another agent: start with another --node-name, or delete the "
                 f"old node first (kubectl delete node {name})"
             )
-        missing = {key: value for key, value in labels.items() if known.metadata.labels.get(key) != value}
-        if not missing:
-            return known
-        return await self._kit.client.patch(Node, name, None, {"metadata": {"labels": missing}})
+
+    async def _learn(self) -> None:
+        """How often the master wants to hear from us, and which store it has."""
+        leases = await self._kit.client.get(Namespace, NODE_LEASES)
+        self._store = leases.metadata.uid
+        try:
+            wanted = float(leases.metadata.annotations.get(INTERVAL_ANNOTATION, "inf"))
+        except ValueError:  # somebody has written there
+            wanted = math.inf
+        self._interval = max(min(wanted, self._settings.lease_seconds), 0.1)
 
     # -- being alive
 
     async def _heartbeat(self) -> None:
         while True:
             await self.beat()
-            await asyncio.sleep(self._settings.lease_seconds)
+            await asyncio.sleep(self._interval * random.uniform(0.9, 1.0))  # or all nodes would fall in step
 
     async def beat(self) -> None:
+        if self._deleted:
+            return
         name = self._settings.node_name
-        stamp = rfc3339_micro(self._kit.clock())
+        spec = {
+            "holderIdentity": name,
+            "leaseDurationSeconds": math.ceil(self._interval * DURATION),
+            "renewTime": rfc3339_micro(self._kit.clock()),
+        }
         try:
             if self._lease:
-                renewed = {"spec": {"renewTime": stamp, "holderIdentity": name}}
-                await self._kit.client.patch(Lease, name, LEASE_NAMESPACE, renewed)
-                return
-            await self._kit.client.create(Lease, self._new_lease(stamp), LEASE_NAMESPACE)
-            self._lease = True
+                await self._kit.client.patch(Lease, name, NODE_LEASES, {"spec": spec})
+            else:
+                await self._kit.client.create(Lease, {"metadata": self._lease_meta(), "spec": spec}, NODE_LEASES)
+                self._lease = True
         except AlreadyExists:
             self._lease = True
             await self.beat()
@@ -138,23 +178,26 @@ class NodeStatus:
             self._lease = False  # made again at the next beat
         except StatusError as error:
             log.debug("heartbeat not written", error=str(error))
+            self._cut_off = True
+        else:
+            if self._cut_off:
+                self._cut_off = False
+                await self._return()
 
-    def _new_lease(self, stamp: str) -> Json:
+    async def _return(self) -> None:
+        """The API is back: it may think that we are lost, and have been told other settings."""
+        try:
+            await self._learn()
+        except StatusError as error:
+            log.debug("settings not read", error=str(error))
+        self._told = ()
+        self.nudge()
+
+    def _lease_meta(self) -> Json:
         owner = self._node.metadata.uid if self._node is not None else ""
         name = self._settings.node_name
         reference = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": owner}
-        return {
-            "metadata": {
-                "name": name,
-                "namespace": LEASE_NAMESPACE,
-                **({"ownerReferences": [reference]} if owner else {}),
-            },
-            "spec": {
-                "holderIdentity": name,
-                "leaseDurationSeconds": self._settings.lease_duration,
-                "renewTime": stamp,
-            },
-        }
+        return {"name": name, "namespace": NODE_LEASES, **({"ownerReferences": [reference]} if owner else {})}
 
     # -- being described
 
@@ -162,17 +205,48 @@ class NodeStatus:
         while True:
             health = await self._health()
             try:
+                await self._compare()
                 await self._tell(health)
             except NotFound:
-                # Somebody deleted the node while its agent lives: it registers again.
-                await self._register_for_long()
+                await self._missing()
             except (Conflict, Forbidden) as error:
                 log.warning("node status not written", error=str(error))
             except StatusError as error:
                 log.debug("node status not written", error=str(error))
             ill = health.runtime or health.network
-            await wait_any(self._nudge, timeout=RECHECK_SECONDS if ill else CHECK_SECONDS)
+            pause = (RECHECK_SECONDS if ill else CHECK_SECONDS) * random.uniform(0.9, 1.0)
+            await wait_any(self._nudge, timeout=pause)
             self._nudge.clear()
+
+    async def _compare(self) -> None:
+        """Whether the Node still says what it was told: others judge it when they do not hear from us."""
+        told = condition(self._node.status.conditions, "Ready") if self._node is not None else None
+        known = await self._kit.client.get(Node, self._settings.node_name)
+        self._check_owner(known)
+        if self._deleted:
+            await self.register()
+            return
+        there = condition(known.status.conditions, "Ready")
+        if told is None or there is None or there.status != told.status:
+            self._told = ()
+
+    async def _missing(self) -> None:
+        """There is no Node of ours. Has somebody deleted it, or does this API not know what it once told us?"""
+        if self._deleted or self._node is None:
+            return
+        name, seen = self._settings.node_name, int(self._node.metadata.resourceVersion)
+        try:
+            nodes = await self._kit.client.list(Node, fields=f"metadata.name={name}")
+            leases = await self._kit.client.get(Namespace, NODE_LEASES)
+        except StatusError as error:
+            log.debug("not known whether the node was deleted", error=str(error))
+            return
+        if leases.metadata.uid != self._store or int(nodes.metadata.resourceVersion) < seen:
+            log.warning("the API does not know this node any more: its store was replaced; registering again")
+            await self._register_for_long()
+            return
+        self._deleted, self._lease = True, False
+        log.warning("this node was deleted; to register it again, restart the agent ('minik8s stop', 'minik8s start')")
 
     async def _health(self) -> Health:
         runtime = network = ""
@@ -203,7 +277,8 @@ class NodeStatus:
 
     async def _tell(self, health: Health) -> None:
         """Write the status when something in it changed, and every few minutes."""
-        key = (health, self._engine, tuple(sorted(self._extended().items())), len(self._images))
+        extended = tuple(sorted(self._extended().items()))
+        key = (health, self._engine, extended, len(self._images), self._settings.node_ip)
         now = self._kit.clock()
         if key == self._told and now - self._told_at < self._settings.status_seconds:
             return

@@ -14,6 +14,7 @@ from minik8s import log as logging
 from minik8s.aio import supervise
 from minik8s.config import Config, save
 from minik8s.net.base import NetworkError
+from minik8s.roles.address import follow_address
 from minik8s.roles.identity import IdentityError, NodeIdentity, local_node_identity, master_identity
 from minik8s.roles.listening import CannotListen
 from minik8s.roles.lock import AlreadyRunning, agent_lock
@@ -86,6 +87,8 @@ async def agent(config: Config) -> None:
             activities += [("api server", master.serve()), *master.activities()]
             if config.hosts_node:
                 identity = local_node_identity(config, keys.ca)
+            else:
+                activities.append(("address", _follow_address(config, master)))
         if config.hosts_node:
             activities.append(("node", _node(config, identity, master)))
         _settle()
@@ -99,6 +102,17 @@ async def _node(config: Config, identity: NodeIdentity | None, master: Master | 
     run_node = await asyncio.to_thread(_load_node)
     _settle()
     await run_node(config, identity, master)
+
+
+async def _follow_address(config: Config, master: Master) -> None:
+    """Of a master that is no node: a node's own sees to that."""
+    if config.node_ip or config.advertise:
+        await asyncio.Event().wait()
+
+    async def changed(address: str) -> None:
+        await master.readdress()
+
+    await follow_address(config, config.ip, changed)
 
 
 def _load_node() -> RunNode:

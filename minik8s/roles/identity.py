@@ -3,8 +3,8 @@
 A master has the CA, the API server's certificate, the key of ServiceAccount tokens, and `admin.kubeconfig`.
 A node has a certificate as `system:node:NAME` and one for its kubelet's server. Its identity is its key, not its
 address: certificates are made anew when names or addresses have changed, two thirds of their life are over, or they do
-not fit their key or CA (a start that was cut between two files). That happens at a start only: an agent that runs for
-the last third of a certificate's life without a restart ends up with one that has expired.
+not fit their key or CA. A key stays, so that a renewal replaces one file and no reader sees halves of two pairs.
+All functions here may be called again at any time: renewal.py does, while the agent runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -22,6 +23,8 @@ from minik8s.clock import Clock, system_clock
 from minik8s.config import Config
 
 RENEW_AT = 2 / 3  # of a certificate's life
+KUBELET_CLIENT = "apiserver-kubelet-client"
+Files = tuple[Path, Path]  # a certificate and its key
 
 
 class IdentityError(Exception):
@@ -32,8 +35,14 @@ class IdentityError(Exception):
 class MasterIdentity:
     ca: pki.Pair
     service_account_key: bytes
-    serving: tuple[Path, Path]  # certificate and key files
     ca_file: Path
+    serving: Files
+    kubelets: Files  # what the API server shows to kubelets
+    admin: Files
+
+    @property
+    def certificates(self) -> tuple[Path, ...]:
+        return self.serving[0], self.kubelets[0], self.admin[0]
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,20 @@ class NodeIdentity:
     name: str
     uid: str
     ca_file: Path
-    client: tuple[Path, Path]
-    serving: tuple[Path, Path]
+    client: Files
+    serving: Files
+
+    @property
+    def certificates(self) -> tuple[Path, ...]:
+        return self.client[0], self.serving[0]
+
+    @property
+    def key_id(self) -> str:
+        """By which the master knows this machine again, whatever its address. "" while there is no key."""
+        try:
+            return pki.key_id(self.client[1].read_bytes())
+        except (OSError, ValueError):
+            return ""
 
 
 def master_identity(config: Config, *, clock: Clock = system_clock) -> MasterIdentity:
@@ -56,11 +77,10 @@ def master_identity(config: Config, *, clock: Clock = system_clock) -> MasterIde
     }  # fmt: skip
     listen, _ = config.listen_address
     names |= {listen} - {"", "0.0.0.0", "::"}
-    _leaf(folder, "apiserver", ca, "kube-apiserver", clock=clock, names=sorted(names), server=True, client=False)
-    _leaf(folder, "admin", ca, "kubernetes-admin", clock=clock, organizations=(MASTERS,))
-    _leaf(
-        folder, "apiserver-kubelet-client", ca, "kube-apiserver-kubelet-client", clock=clock, organizations=(MASTERS,)
-    )
+    signer = _Signer(ca, config.cluster_signing_duration, clock)
+    signer.serving(folder / "apiserver", "kube-apiserver", sorted(names))
+    signer.client(folder / "admin", "kubernetes-admin", MASTERS)
+    signer.client(folder / KUBELET_CLIENT, "kube-apiserver-kubelet-client", MASTERS)
     write_kubeconfig(
         config.path("admin.kubeconfig"),
         config.server,
@@ -68,7 +88,10 @@ def master_identity(config: Config, *, clock: Clock = system_clock) -> MasterIde
         _read_pair(folder, "admin"),
         user="kubernetes-admin",
     )
-    return MasterIdentity(ca, key, (folder / "apiserver.crt", folder / "apiserver.key"), folder / "ca.crt")
+    return MasterIdentity(
+        ca, key, folder / "ca.crt",
+        serving=_files(folder / "apiserver"), kubelets=_files(folder / KUBELET_CLIENT), admin=_files(folder / "admin"),
+    )  # fmt: skip
 
 
 def local_node_identity(config: Config, ca: pki.Pair, *, clock: Clock = system_clock) -> NodeIdentity:
@@ -76,25 +99,43 @@ def local_node_identity(config: Config, ca: pki.Pair, *, clock: Clock = system_c
     folder = config.path("node")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     pki.write_private(folder / "ca.crt", ca.certificate)
-    user = NODE_PREFIX + config.name
-    _leaf(folder, "client", ca, user, clock=clock, organizations=(NODES,))
-    names = sorted({config.name, config.ip, "localhost", "127.0.0.1"})
-    _leaf(folder, "kubelet", ca, user, clock=clock, organizations=(NODES,), names=names, server=True, client=False)
+    signer = _Signer(ca, config.cluster_signing_duration, clock)
+    signer.client(folder / "client", NODE_PREFIX + config.name, NODES)
+    signer.serving(folder / "kubelet", NODE_PREFIX + config.name, node_names(config), NODES)
     return read_node_identity(config)
+
+
+def node_names(config: Config) -> list[str]:
+    """What a kubelet's certificate speaks for."""
+    return sorted({config.name, config.ip, "localhost", "127.0.0.1"})
 
 
 def read_node_identity(config: Config) -> NodeIdentity:
     """What is in DATA/node."""
     folder = config.path("node")
     uid = _secret(folder / "uid", lambda: _new_uid().encode()).decode().strip()
-    client, serving = (folder / "client.crt", folder / "client.key"), (folder / "kubelet.crt", folder / "kubelet.key")
-    return NodeIdentity(config.name, uid, folder / "ca.crt", client, serving)
+    return NodeIdentity(config.name, uid, folder / "ca.crt", _files(folder / "client"), _files(folder / "kubelet"))
 
 
 def needs_renewal(certificate: bytes, now: float, names: Sequence[str] = ()) -> bool:
     """Has the certificate lived two thirds of its life, or does it not speak for one of `names`? ValueError: broken."""
+    return now > renewal_due(certificate) or not set(names) <= (pki.names_of(certificate) if names else set())
+
+
+def renewal_due(certificate: bytes) -> float:
+    """Unix seconds. ValueError: broken."""
     begin, end = pki.lifetime(certificate)
-    return now > begin + (end - begin) * RENEW_AT or not set(names) <= (pki.names_of(certificate) if names else set())
+    return begin + (end - begin) * RENEW_AT
+
+
+def usable_key(path: Path) -> bytes:
+    """The key in the file, or a fresh one where there is none that can be read."""
+    try:
+        key = path.read_bytes()
+        pki.key_id(key)
+    except (OSError, ValueError):
+        return pki.new_key()
+    return key
 
 
 def write_kubeconfig(path: Path, server: str, ca: bytes, pair: pki.Pair, *, user: str) -> None:
@@ -112,7 +153,7 @@ def write_kubeconfig(path: Path, server: str, ca: bytes, pair: pki.Pair, *, user
     pki.write_private(path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
 
 
-def server_context(serving: tuple[Path, Path], ca_file: Path) -> ssl.SSLContext:
+def server_context(serving: Files, ca_file: Path) -> ssl.SSLContext:
     """TLS for a server that knows clients by certificates of our CA, and lets those without one in (as anonymous)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -122,7 +163,7 @@ def server_context(serving: tuple[Path, Path], ca_file: Path) -> ssl.SSLContext:
     return context
 
 
-def client_context(ca_file: Path, client: tuple[Path, Path] | None) -> ssl.SSLContext:
+def client_context(ca_file: Path, client: Files | None) -> ssl.SSLContext:
     """TLS for a client that trusts our CA alone, with its certificate if it has one."""
     context = ssl.create_default_context(cafile=str(ca_file))
     if client is not None:
@@ -130,27 +171,41 @@ def client_context(ca_file: Path, client: tuple[Path, Path] | None) -> ssl.SSLCo
     return context
 
 
-def _leaf(
-    folder: Path,
-    stem: str,
-    ca: pki.Pair,
-    common_name: str,
-    *,
-    clock: Clock,
-    organizations: Sequence[str] = (),
-    names: Sequence[str] = (),
-    server: bool = False,
-    client: bool = True,
-) -> None:
-    """Make `stem.crt` and `stem.key`, unless they are there and good for a while."""
-    certificate, key = folder / f"{stem}.crt", folder / f"{stem}.key"
-    if certificate.exists() and key.exists():
-        held = _read_pair(folder, stem)
-        if pki.fits(held, ca) and not needs_renewal(held.certificate, clock(), names):
-            return
-    pair = pki.issue(ca, common_name, organizations=organizations, names=names, server=server, client=client)
-    pki.write_private(key, pair.key)
-    pki.write_private(certificate, pair.certificate)
+class _Signer(NamedTuple):
+    """Makes `STEM.crt` and `STEM.key`, unless they are there and good for a while."""
+
+    ca: pki.Pair
+    seconds: float
+    clock: Clock
+
+    def client(self, stem: Path, common_name: str, organization: str) -> None:
+        self._leaf(stem, common_name, (organization,), ())
+
+    def serving(self, stem: Path, common_name: str, names: Sequence[str], *organizations: str) -> None:
+        self._leaf(stem, common_name, organizations, names)
+
+    def _leaf(self, stem: Path, common_name: str, organizations: Sequence[str], names: Sequence[str]) -> None:
+        certificate, key = _files(stem)
+        if certificate.exists() and key.exists():
+            held = pki.Pair(certificate.read_bytes(), key.read_bytes())
+            if pki.fits(held, self.ca) and not needs_renewal(held.certificate, self.clock(), names):
+                return
+        pair = pki.issue(
+            self.ca,
+            common_name,
+            organizations=organizations,
+            names=names,
+            server=bool(names),
+            client=not names,
+            days=self.seconds / pki.DAY,
+            key=usable_key(key),
+        )
+        pki.write_private(key, pair.key)
+        pki.write_private(certificate, pair.certificate)
+
+
+def _files(stem: Path) -> Files:
+    return stem.with_name(stem.name + ".crt"), stem.with_name(stem.name + ".key")
 
 
 def _ca(folder: Path) -> pki.Pair:

@@ -11,29 +11,31 @@ import base64
 import re
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, NamedTuple
 
 from minik8s import pki
 from minik8s.api.errors import AlreadyExists, Forbidden, ServiceUnavailable, StatusError, Unauthorized
 from minik8s.api.kinds.certificatesigningrequest import CertificateSigningRequest
-from minik8s.api.kinds.configmap import ConfigMap
 from minik8s.api.meta import condition
 from minik8s.apiserver.auth import NODE_PREFIX, NODES
 from minik8s.client.base import Client
 from minik8s.client.http import HttpTransport
 from minik8s.config import Config
 from minik8s.controllers.certificates import CLIENT_SIGNER, SERVING_SIGNER
-from minik8s.log import get_logger
-from minik8s.roles.identity import IdentityError, NodeIdentity, client_context, needs_renewal, read_node_identity
+from minik8s.roles.contact import JoinError, first_contact, skew, untrusted
+from minik8s.roles.identity import (
+    NodeIdentity,
+    client_context,
+    needs_renewal,
+    node_names,
+    read_node_identity,
+    usable_key,
+)
 
 TOKEN = re.compile(r"(?P<id>[a-z0-9]{6})\.(?P<secret>[a-z0-9]{16})\.(?P<hash>[0-9a-f]{64})")
 SIGNING_PATIENCE = 30.0  # seconds
-log = get_logger("join")
-
-
-class JoinError(IdentityError):
-    """Joining failed; the message says why and what to do."""
+Probe = Callable[[Config], Awaitable[str]]  # what is wrong with the way to the other nodes, in words; "" for nothing
 
 
 class Token(NamedTuple):
@@ -50,68 +52,97 @@ def parse_token(text: str) -> Token:
     return Token(f"{match['id']}.{match['secret']}", match["hash"])
 
 
-async def join(config: Config) -> NodeIdentity:
+async def join(config: Config, *, probe: Probe | None = None) -> NodeIdentity:
     """The identity of this node in the cluster of `config.join`; what an earlier join has left is used again.
 
-    Raises JoinError.
+    Certificates that are only old are left to be renewed while the node runs: the master may be away. `probe` looks at
+    what else a node needs, before the master is asked for anything. Raises JoinError.
     """
     identity = read_node_identity(config)
-    state = standing(identity, (config.name, config.ip), time.time())
-    if state == "good":
+    state = standing(identity, node_names(config), time.time())
+    if state != "new":
+        _check_same(config, identity)
+    if state in ("good", "stale"):
         return identity
-    if state == "stale":
-        await _request_certificates(config, identity, client_context(identity.ca_file, identity.client), "")
+    if state == "half":
+        await renew(config)
         return identity
     if not config.token:
         why = "this machine is not a node yet" if state == "new" else "the certificate of this node has expired"
         raise JoinError(f"{why}: give it a --token, made by 'minik8s token create' on the master")
     token = parse_token(config.token)
-    identity.ca_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca = await _trusted_ca(config, token)
+    if probe is not None and (problem := await probe(config)):
+        raise JoinError(problem)
     pki.write_private(identity.ca_file, ca)
-    await _request_certificates(config, identity, client_context(identity.ca_file, None), token.credential)
+    await _request(config, identity, CLIENT_SIGNER, token.credential)
+    await _request(config, identity, SERVING_SIGNER)
     return identity
 
 
-Standing = Literal["new", "good", "stale", "expired"]
+async def renew(config: Config) -> None:
+    """Ask for new certificates with the one that this node has, if it is time for that, or its names have changed.
+
+    Raises JoinError.
+    """
+    identity = read_node_identity(config)
+    match standing(identity, node_names(config), time.time()):
+        case "stale" | "half":
+            await _request(config, identity, CLIENT_SIGNER)
+            await _request(config, identity, SERVING_SIGNER)
+        case "new" | "expired":
+            raise JoinError(
+                "the certificate of this node has expired, or is lost: make a token on the master with 'minik8s token "
+                "create', then stop this agent and run 'minik8s join' again"
+            )
+
+
+def _check_same(config: Config, identity: NodeIdentity) -> None:
+    """Whoever joins with a token means the cluster of the token; and a node keeps its name."""
+    try:
+        held = pki.ca_hash(identity.ca_file.read_bytes())
+    except (OSError, ValueError):
+        return
+    if config.token and parse_token(config.token).ca_hash != held:
+        raise JoinError("this machine is a node of another cluster: run 'minik8s leave' or 'minik8s reset' first")
+    name = pki.common_name(identity.client[0].read_bytes()).removeprefix(NODE_PREFIX)
+    if name != config.name:
+        raise JoinError(
+            f"this machine has joined as node {name!r}: give it --node-name {name}, or 'minik8s leave' before it joins "
+            f"as {config.name!r}"
+        )
+
+
+Standing = Literal["new", "good", "stale", "half", "expired"]
 
 
 def standing(identity: NodeIdentity, names: Sequence[str], now: float) -> Standing:
-    """What an earlier join has left: nothing that is whole (`new`), certificates that are good, such as the node may
-    renew by itself (`stale`), or that the master would not take any more (`expired`)."""
+    """What an earlier join has left: nothing that is whole (`new`), certificates that are good, such as may be used but
+    should be renewed (`stale`), a client's alone (`half`), or what the master would not take any more (`expired`)."""
     try:
         ca = pki.Pair(identity.ca_file.read_bytes(), b"")
-        client, serving = (
-            pki.Pair(certificate.read_bytes(), key.read_bytes())
-            for certificate, key in (identity.client, identity.serving)
-        )
+        client = pki.Pair(identity.client[0].read_bytes(), identity.client[1].read_bytes())
     except FileNotFoundError:
         return "new"
     if not pki.fits(client, ca):
         return "new"
     if pki.lifetime(client.certificate)[1] <= now:
         return "expired"
-    stale = needs_renewal(client.certificate, now) or not pki.fits(serving, ca)
-    return "stale" if stale or needs_renewal(serving.certificate, now, names) else "good"
+    try:
+        serving = pki.Pair(identity.serving[0].read_bytes(), identity.serving[1].read_bytes())
+    except FileNotFoundError:
+        return "half"
+    if not pki.fits(serving, ca):
+        return "half"
+    stale = needs_renewal(client.certificate, now) or needs_renewal(serving.certificate, now, names)
+    return "stale" if stale else "good"
 
 
 async def _trusted_ca(config: Config, token: Token) -> bytes:
     """The master's CA, if it is the one that the token's maker meant. Nothing secret is sent."""
-    unverified = ssl.create_default_context()
-    unverified.check_hostname = False
-    unverified.verify_mode = ssl.CERT_NONE
-    async with HttpTransport(config.server, unverified) as transport:
-        try:
-            info = await Client(transport).get(ConfigMap, "cluster-info", "kube-public")
-        except ServiceUnavailable as error:
-            raise JoinError(
-                f"no master answers at {config.server}: {error}; check the address, the port and firewalls"
-            ) from None
-        except StatusError as error:
-            raise JoinError(f"{config.server} is not a minik8s master: {error}") from None
-    ca = info.data.get("ca.crt", "").encode()
+    contact = await asyncio.to_thread(first_contact, config.server)
     try:
-        found = pki.ca_hash(ca)
+        found = pki.ca_hash(contact.ca)
     except ValueError:
         raise JoinError(f"{config.server} showed no certificate authority") from None
     if found != token.ca_hash:
@@ -119,32 +150,35 @@ async def _trusted_ca(config: Config, token: Token) -> bytes:
             f"{config.server} is not the master that this token is for: its CA's hash is {found[:16]}…, "
             f"the token says {token.ca_hash[:16]}…; nothing was sent to it"
         )
-    return ca
+    if contact.time is not None and (wrong := skew(time.time(), contact.time)):
+        raise JoinError(wrong)
+    return contact.ca
 
 
-async def _request_certificates(
-    config: Config, identity: NodeIdentity, context: ssl.SSLContext, credential: str
-) -> None:
-    user = NODE_PREFIX + config.name
-    names = sorted({config.name, config.ip, "localhost", "127.0.0.1"})
+async def _request(config: Config, identity: NodeIdentity, signer: str, credential: str = "") -> None:
+    """Get a certificate and write it down, known by `credential`, or else by the client certificate that is there."""
+    serving = signer == SERVING_SIGNER
+    certificate, key = identity.serving if serving else identity.client
+    private = usable_key(key)
+    pki.write_private(key, private)
+    wanted = node_names(config) if serving else ()
+    request = pki.new_request(private, NODE_PREFIX + config.name, (NODES,), wanted)
+    context = client_context(identity.ca_file, None if credential else identity.client)
     async with HttpTransport(config.server, context, token=credential) as transport:
-        client = Client(transport)
         try:
-            for signer, (certificate, key), wanted in (
-                (CLIENT_SIGNER, identity.client, ()),
-                (SERVING_SIGNER, identity.serving, tuple(names)),
-            ):
-                private = pki.new_key()
-                request = pki.new_request(private, user, (NODES,), wanted)
-                issued = await _signed(client, signer, request, f"{config.name}-{identity.uid[:8]}")
-                pki.write_private(key, private)
-                pki.write_private(certificate, issued)
+            issued = await _signed(Client(transport), signer, request, f"{config.name}-{identity.uid[:8]}")
         except Unauthorized as error:
             raise JoinError(f"the master refused the token: {error}") from None
         except Forbidden as error:
             raise JoinError(f"the master does not let this token join nodes: {error}") from None
         except ServiceUnavailable as error:
+            reason = error.__cause__.__cause__ if error.__cause__ is not None else None
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                raise JoinError(untrusted(config.server, reason)) from None
             raise JoinError(f"lost the master at {config.server}: {error}") from None
+        except StatusError as error:
+            raise JoinError(f"the master does not give this node a certificate: {error}") from None
+    pki.write_private(certificate, issued)
 
 
 async def _signed(client: Client, signer: str, request: bytes, stem: str) -> bytes:

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from minik8s.api.kinds.lease import INTERVAL_ANNOTATION, NODE_LEASES
+from minik8s.api.kinds.namespace import Namespace
 from minik8s.api.scheme import SCHEME
 from minik8s.apiserver.allocator import ServiceAllocator
 from minik8s.apiserver.app import ApiServer
@@ -33,8 +35,9 @@ from minik8s.controllers.certificates import CertificateController
 from minik8s.controllers.settings import Settings
 from minik8s.log import get_logger
 from minik8s.pki import names_of
-from minik8s.roles.identity import MasterIdentity, client_context, server_context
+from minik8s.roles.identity import MasterIdentity, master_identity
 from minik8s.roles.listening import listening_at
+from minik8s.roles.renewal import Credentials
 from minik8s.scheduler.scheduler import Scheduler
 from minik8s.store import open_store
 from minik8s.store.watch_cache import WatchCache
@@ -71,10 +74,11 @@ class Master:
     def __init__(self, config: Config, identity: MasterIdentity, cache: WatchCache) -> None:
         late = _Late()
         self._config = config
-        self._identity = identity
+        self.identity = identity
         self._cache = cache
         self._allocator = ServiceAllocator(cache, config.service_cidr)
         self.informers = Informers(Client(late))
+        self.credentials = Credentials(identity.certificates, lambda: asyncio.to_thread(master_identity, config))
         tokens = ServiceAccountTokens(identity.service_account_key, self.informers)
         authorizer = RBACAuthorizer(self.informers)
         self.handler: Handler = build_handler(
@@ -85,6 +89,7 @@ class Master:
             rules=authorizer,
             tokens=tokens,
             openapi=OpenAPI(SCHEME.resources),
+            tolerated_seconds=round(config.default_toleration),
         )
         late.target = LoopbackTransport(self.handler, _component("system:kube-controller-manager"))
         self.handler.health.add_ready("informers", lambda: "" if self.informers.has_synced else "copies are being made")
@@ -99,11 +104,18 @@ class Master:
         _, port = self._config.listen_address
         await bootstrap(
             self.client(_component("system:apiserver")),
-            ca=self._identity.ca.certificate.decode(),
+            ca=self.identity.ca.certificate.decode(),
             service_ip=self._config.kubernetes_ip,
             address=self._config.advertised,
             port=port,
         )
+        interval = {INTERVAL_ANNOTATION: f"{self._config.node_lease_interval:g}"}
+        await self.informers.client.patch(Namespace, NODE_LEASES, None, {"metadata": {"annotations": interval}})
+
+    async def readdress(self) -> None:
+        """This machine has another address: speak for it, and tell pods."""
+        self.credentials.nudge()
+        await self.begin()
 
     def activities(self) -> list[Activity]:
         """What must run for ever besides `serve`: storing, copying, controlling, scheduling."""
@@ -115,15 +127,18 @@ class Master:
             return recorders[component]
 
         settings = Settings(
-            ca=self._identity.ca.certificate.decode(),
+            ca=self.identity.ca.certificate.decode(),
             pod_cidr=self._config.pod_cidr,
             node_monitor_grace=self._config.node_monitor_grace,
         )
         controllers = build_controllers(self.informers.client, self.informers, recorder, settings=settings)
         # What pods call the API server; its address may well be a node's too, on the same machine.
-        names = names_of(self._identity.serving[0].read_bytes())
+        names = names_of(self.identity.serving[0].read_bytes())
         own = {name for name in names if name.startswith("kubernetes")} | {self._config.kubernetes_ip}
-        certificates = CertificateController(self.informers.client, self.informers, self._identity.ca, reserved=own)
+        certificates = CertificateController(
+            self.informers.client, self.informers, self.identity.ca,
+            reserved=own, duration=self._config.cluster_signing_duration,
+        )  # fmt: skip
         scheduler = Scheduler(self.client(_component("system:kube-scheduler")), self.informers)
         return [
             ("store", self._cache.run()),
@@ -132,14 +147,15 @@ class Master:
             *((controller.name, controller.run()) for controller in (*controllers, certificates)),
             *((f"recorder {name}", one.run()) for name, one in recorders.items()),
             ("scheduler", scheduler.run()),
+            ("certificates", self.credentials.run()),
         ]
 
     async def serve(self) -> None:
         """Answer clients over TLS at the configured address, for ever."""
-        context = server_context(self._identity.serving, self._identity.ca_file)
-        pki = self._config.path("pki")
-        pair = (pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key")
-        streams = NodeStreams(self.informers.client, client_context(self._identity.ca_file, pair))
+        identity = self.identity
+        context = self.credentials.server(identity.serving, identity.ca_file)
+        kubelets = self.credentials.client(identity.kubelets, identity.ca_file)
+        streams = NodeStreams(self.informers.client, kubelets)
         server = ApiServer(self.handler, streams=streams)
         host, port = self._config.listen_address
         async with AsyncExitStack() as stack:

@@ -31,6 +31,7 @@ from minik8s.kubelet.kit import Settings
 from minik8s.kubelet.kubelet import Kubelet
 from minik8s.kubelet.lookup import RuntimeLookup
 from minik8s.kubelet.node_facts import RoutesState, read_facts
+from minik8s.kubelet.node_status import NameTaken
 from minik8s.kubelet.pod_source import SharedPods, own_pods
 from minik8s.kubelet.server import KubeletServer
 from minik8s.log import get_logger
@@ -46,9 +47,11 @@ from minik8s.net.peers import PeerRoutes
 from minik8s.net.proxy import ServiceProxy
 from minik8s.net.routed import RoutedPodNetwork
 from minik8s.net.routes import OVERHEAD, Peer
-from minik8s.roles.identity import NodeIdentity, client_context, server_context
-from minik8s.roles.join import join
+from minik8s.roles.address import follow_address
+from minik8s.roles.identity import IdentityError, NodeIdentity, local_node_identity
+from minik8s.roles.join import join, renew
 from minik8s.roles.listening import listening_at
+from minik8s.roles.renewal import Credentials
 from minik8s.runtime.base import EngineUnavailable, Runtime
 from minik8s.runtime.fake import FakeRuntime
 
@@ -67,21 +70,35 @@ async def run_node(config: Config, identity: NodeIdentity | None, master: Master
     async with AsyncExitStack() as stack:
         if master is None or identity is None:
             identity = await join(config)
-            context = client_context(identity.ca_file, identity.client)
+            credentials = Credentials(identity.certificates, lambda: renew(config))
+            credentials.nudge()  # what an earlier agent has left may be old
+            context = credentials.client(identity.client, identity.ca_file)
             client = Client(await stack.enter_async_context(HttpTransport(config.server, context)))
         else:
+            ca = master.identity.ca
+            credentials = Credentials(identity.certificates, lambda: asyncio.to_thread(local_node_identity, config, ca))
             client = master.client(User(NODE_PREFIX + config.name, (NODES, AUTHENTICATED)))
         informers = Informers(client)
         if config.runtime == "fake":
-            tls = server_context(identity.serving, identity.ca_file)
-            activities = simulated_nodes(config, client, informers, tls)
+            tls = credentials.server(identity.serving, identity.ca_file)
+            activities = simulated_nodes(config, client, informers, tls, identity=identity)
         else:
-            activities = await _real(config, identity, client, informers, stack)
-        await supervise([("node informers", informers.run()), *activities, ("ready", _tell_ready(config, informers))])
+            activities = await _real(config, identity, credentials, client, informers, master, stack)
+        common = [("node informers", informers.run()), ("node certificates", credentials.run())]
+        try:
+            await supervise([*common, *activities, ("ready", _tell_ready(config, informers))])
+        except* NameTaken as group:
+            raise IdentityError(str(group.exceptions[0])) from None
 
 
 async def _real(
-    config: Config, identity: NodeIdentity, client: Client, informers: Informers, stack: AsyncExitStack
+    config: Config,
+    identity: NodeIdentity,
+    credentials: Credentials,
+    client: Client,
+    informers: Informers,
+    master: Master | None,
+    stack: AsyncExitStack,
 ) -> list[Activity]:
     """The parts of a node on a Docker Engine and this kernel's network."""
     from minik8s.runtime.docker import DockerRuntime
@@ -115,14 +132,21 @@ async def _real(
     )
     recorder = Recorder(client, "kubelet", host=config.name)
     pods = own_pods(informers, config.name)
-    kubelet = Kubelet(client, informers, runtime, network, recorder, _settings(config, identity.uid), pods=pods)
+    kubelet = Kubelet(client, informers, runtime, network, recorder, _settings(config, identity), pods=pods)
     own = Peer(config.name, config.ip, pod_cidr)
     peers = PeerRoutes(
         informers.of(Node), own, netlink, config.path("net"), config.pod_network, kubelet.node.nudge
     )  # fmt: skip
     kubelet.node.routes = lambda: RoutesState(*peers.condition)
     server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods)
-    context = server_context(identity.serving, identity.ca_file)
+    context = credentials.server(identity.serving, identity.ca_file)
+
+    async def readdress(address: str) -> None:
+        kubelet.node.readdress(address)
+        credentials.nudge()
+        if master is not None:
+            await master.readdress()
+
     if not config.host_dns:
         await asyncio.to_thread(resolver.give_back)
     return [
@@ -134,6 +158,7 @@ async def _real(
         ("kubelet events", recorder.run()),
         ("kubelet", kubelet.run()),
         ("kubelet server", _serve(server, config.kubelet_port, context)),
+        ("address", follow_address(config, kubelet.settings.node_ip, readdress)),
     ]
 
 
@@ -152,7 +177,12 @@ async def _serve(server: KubeletServer, port: int, context: ssl.SSLContext) -> N
 
 
 def simulated_nodes(
-    config: Config, client: Client, informers: Informers, tls: ssl.SSLContext | None = None
+    config: Config,
+    client: Client,
+    informers: Informers,
+    tls: ssl.SSLContext | None = None,
+    *,
+    identity: NodeIdentity | None = None,
 ) -> list[Activity]:
     """`config.replicas` nodes whose containers only pretend; they share one copy of the pods.
 
@@ -168,7 +198,8 @@ def simulated_nodes(
             node_name=name,
             node_ip=config.ip,
             data_dir=None,
-            node_uid=name,
+            node_uid=identity.uid if identity is not None else name,
+            node_key=identity.key_id if identity is not None else "",
             cluster_dns=config.dns_ip,
             cluster_domain=config.cluster_domain,
             kubelet_port=config.kubelet_port + number,
@@ -188,12 +219,13 @@ def simulated_nodes(
     return activities
 
 
-def _settings(config: Config, uid: str) -> Settings:
+def _settings(config: Config, identity: NodeIdentity) -> Settings:
     return Settings(
         node_name=config.name,
         node_ip=config.ip,
         data_dir=config.data_dir,
-        node_uid=uid,
+        node_uid=identity.uid,
+        node_key=identity.key_id,
         cluster_dns=config.dns_ip,
         cluster_domain=config.cluster_domain,
         host_resolv_conf=host_resolver(config).text,

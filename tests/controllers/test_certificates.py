@@ -26,6 +26,7 @@ from minik8s.controllers.certificates import (
     KEEP_PENDING,
     SERVING_SIGNER,
     CertificateController,
+    Holder,
     judge,
 )
 from tests.client.wire import Wired, wired
@@ -43,27 +44,41 @@ def wanted(name: str = N1, groups: tuple[str, ...] = ("system:nodes",), *names: 
     return pki.read_request(pki.new_request(KEY, name, groups, names))
 
 
+ME = pki.key_id(KEY)
+NOBODY, MYSELF, SOMEONE = None, Holder(ME, True), Holder("other", True)
+UNCLAIMED, UNKNOWN, GONE = Holder("", False), Holder("", True), Holder("other", False)
+NAMED = (N1, ("system:nodes",), "n1", "192.0.2.1")
+
+
 @pytest.mark.parametrize(
     ("signer", "user", "request_", "holder", "approve"),
     [
-        (CLIENT_SIGNER, ITSELF, wanted(), "uid", True),
-        (CLIENT_SIGNER, JOINING, wanted(), None, True),
-        (CLIENT_SIGNER, JOINING, wanted(), "uid", False),
-        (CLIENT_SIGNER, SOMEBODY, wanted(), None, None),
-        (CLIENT_SIGNER, ITSELF, wanted("system:node:n2"), None, None),
-        (CLIENT_SIGNER, JOINING, wanted("root"), None, False),
-        (CLIENT_SIGNER, JOINING, wanted(N1, ("system:masters",)), None, False),
-        (CLIENT_SIGNER, JOINING, wanted(N1, ("system:nodes", "system:masters")), None, False),
-        (CLIENT_SIGNER, User(N1, ("system:authenticated",)), wanted(), None, None),
-        (SERVING_SIGNER, ITSELF, wanted(N1, ("system:nodes",), "n1", "192.0.2.1"), "uid", True),
-        (SERVING_SIGNER, ITSELF, wanted(N1, ("system:nodes",), "kubernetes.default.svc"), "uid", False),
-        (SERVING_SIGNER, JOINING, wanted(N1, ("system:nodes",), "10.96.0.1"), None, False),
-        (GENERAL_CLIENT_SIGNER, SOMEBODY, wanted("ann", ()), None, None),
-        ("example.com/x", ITSELF, wanted(), None, None),
+        (CLIENT_SIGNER, ITSELF, wanted(), MYSELF, True),
+        (CLIENT_SIGNER, ITSELF, wanted(), NOBODY, True),
+        (CLIENT_SIGNER, ITSELF, wanted(), SOMEONE, False),
+        (CLIENT_SIGNER, JOINING, wanted(), NOBODY, True),
+        (CLIENT_SIGNER, JOINING, wanted(), MYSELF, True),  # the same machine may join again
+        (CLIENT_SIGNER, JOINING, wanted(), UNCLAIMED, True),  # registered by a manifest
+        (CLIENT_SIGNER, JOINING, wanted(), SOMEONE, False),
+        (CLIENT_SIGNER, JOINING, wanted(), UNKNOWN, False),
+        (CLIENT_SIGNER, JOINING, wanted(), GONE, False),
+        (CLIENT_SIGNER, SOMEBODY, wanted(), NOBODY, None),
+        (CLIENT_SIGNER, ITSELF, wanted("system:node:n2"), NOBODY, None),
+        (CLIENT_SIGNER, JOINING, wanted("root"), NOBODY, False),
+        (CLIENT_SIGNER, JOINING, wanted(N1, ("system:masters",)), NOBODY, False),
+        (CLIENT_SIGNER, JOINING, wanted(N1, ("system:nodes", "system:masters")), NOBODY, False),
+        (CLIENT_SIGNER, User(N1, ("system:authenticated",)), wanted(), NOBODY, None),
+        (SERVING_SIGNER, ITSELF, wanted(*NAMED), MYSELF, True),
+        (SERVING_SIGNER, JOINING, wanted(*NAMED), NOBODY, False),
+        (SERVING_SIGNER, SOMEBODY, wanted(*NAMED), NOBODY, None),
+        (SERVING_SIGNER, ITSELF, wanted(N1, ("system:nodes",), "kubernetes.default.svc"), MYSELF, False),
+        (SERVING_SIGNER, ITSELF, wanted(N1, ("system:nodes",), "10.96.0.1"), NOBODY, False),
+        (GENERAL_CLIENT_SIGNER, SOMEBODY, wanted("ann", ()), NOBODY, None),
+        ("example.com/x", ITSELF, wanted(), NOBODY, None),
     ],
 )
 def test_who_gets_what_without_anybodys_word(
-    signer: str, user: User, request_: pki.Request, holder: str | None, approve: bool | None
+    signer: str, user: User, request_: pki.Request, holder: Holder | None, approve: bool | None
 ) -> None:
     spec = CertificateSigningRequestSpec(signerName=signer, username=user.name, groups=user.groups)
     verdict = judge(spec, request_, holder, RESERVED)

@@ -19,6 +19,7 @@ from minik8s.roles.identity import (
     master_identity,
     needs_renewal,
     read_node_identity,
+    renewal_due,
     server_context,
 )
 from minik8s.roles.join import standing
@@ -83,9 +84,8 @@ def test_certificates_are_renewed_after_two_thirds_of_their_life(config: Config)
     now = files(config.data_dir)
     renewed = {name for name in now if now[name] != before[name]}
     assert renewed == {
-        "admin.kubeconfig", "pki/admin.crt", "pki/admin.key", "pki/apiserver.crt", "pki/apiserver.key",
-        "pki/apiserver-kubelet-client.crt", "pki/apiserver-kubelet-client.key",
-    }, "the CA and the key of service accounts stay"  # fmt: skip
+        "admin.kubeconfig", "pki/admin.crt", "pki/apiserver.crt", "pki/apiserver-kubelet-client.crt",
+    }, "keys stay, so that nobody reads halves of two pairs"  # fmt: skip
 
 
 def test_another_address_is_another_certificate_of_the_same_ca(config: Config) -> None:
@@ -158,6 +158,14 @@ def test_what_needs_renewal() -> None:
     assert needs_renewal(leaf, now + 61 * DAY)
 
 
+def test_a_short_life_begins_now(config: Config) -> None:
+    """Or two thirds of it would be over when it begins."""
+    certificate = master_identity(replace(config, cluster_signing_duration=60.0)).serving[0].read_bytes()
+    begin, end = pki.lifetime(certificate)
+    assert end - begin == pytest.approx(60, abs=2)
+    assert renewal_due(certificate) == pytest.approx(time.time() + 40, abs=5)
+
+
 def test_what_an_earlier_join_has_left(config: Config) -> None:
     names, now = ("n1", "192.0.2.1"), time.time()
     assert standing(read_node_identity(config), names, now) == "new"
@@ -168,6 +176,8 @@ def test_what_an_earlier_join_has_left(config: Config) -> None:
     assert standing(node, names, now + 300 * DAY) == "stale"
     assert standing(node, names, now + 400 * DAY) == "expired"
     node.serving[1].write_bytes(pki.new_key())
-    assert standing(node, names, now) == "stale"
+    assert standing(node, names, now) == "half"
+    node.serving[0].unlink()
+    assert standing(node, names, now) == "half"
     node.client[1].write_bytes(pki.new_key())
     assert standing(node, names, now) == "new"

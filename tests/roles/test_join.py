@@ -21,6 +21,7 @@ from minik8s.apiserver.tokens import bootstrap_secret, new_bootstrap_token
 from minik8s.client.base import Client
 from minik8s.client.http import HttpTransport
 from minik8s.config import Config
+from minik8s.controllers.certificates import CLIENT_SIGNER, SERVING_SIGNER
 from minik8s.roles.identity import client_context, master_identity
 from minik8s.roles.join import JoinError, join
 from minik8s.roles.master import Master, open_master
@@ -88,8 +89,8 @@ async def test_a_joined_node_may_write_itself_and_no_other(tmp_path):
             with pytest.raises(Forbidden):
                 await client.list(Secret, "kube-system")
         requests = (await place.client.list(CertificateSigningRequest)).items
-        assert {r.spec.username.partition(":")[0] for r in requests} == {"system"}
-        assert all("system:bootstrappers" in r.spec.groups for r in requests)
+        asked = {r.spec.signerName: r.spec.username.rpartition(":")[0] for r in requests}
+        assert asked == {CLIENT_SIGNER: "system:bootstrap", SERVING_SIGNER: "system:node"}
         for path in (identity.client[1], identity.serving[1]):
             assert path.stat().st_mode & 0o777 == 0o600
 

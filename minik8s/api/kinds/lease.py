@@ -7,6 +7,11 @@ from minik8s.api.meta import Object, Struct
 from minik8s.api.resource import Column, Resource
 
 
+NODE_LEASES = "kube-node-lease"  # the namespace of nodes' heartbeats
+# Of that namespace: how often, in seconds, the master wants heartbeats. It is where every node may read it.
+INTERVAL_ANNOTATION = "minik8s.io/node-lease-interval"
+
+
 class LeaseSpec(Struct):
     holderIdentity: str = ""
     leaseDurationSeconds: int = 0

@@ -9,6 +9,9 @@ from minik8s.api.meta import Condition, IntOrString, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
 
+KEY_ANNOTATION = "minik8s.io/node-key"  # the id of its agent's key, by which the machine is known again
+
+
 class Taint(Struct):
     key: str = ""
     value: str = ""
