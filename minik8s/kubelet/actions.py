@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from minik8s.api.errors import Conflict, NotFound, StatusError
 from minik8s.api.kinds.pod import Container, Pod
@@ -43,6 +43,26 @@ LAST_RETRY = 30.0  # seconds between attempts at something that keeps failing; b
 AFTER_HOOK = 2.0  # seconds that a container has for SIGTERM at least when its preStop hook used up the grace period
 
 
+class Where(NamedTuple):
+    sandbox_id: str
+    ip: str
+
+
+class _Birth:
+    """A sandbox on its way. Starting one takes the engine as long as making a container, so both go on at once."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.made: asyncio.Future[Where | None] = loop.create_future()  # containers can be made; None: it failed
+        self.up: asyncio.Future[bool] = loop.create_future()  # they can be started; False: it failed
+
+    def over(self) -> None:
+        if not self.made.done():
+            self.made.set_result(None)
+        if not self.up.done():
+            self.up.set_result(False)
+
+
 class Actions:
     """The hands of one pod's worker; `memory` is the worker's, written here as things become true."""
 
@@ -51,6 +71,7 @@ class Actions:
         self.worker = worker
         self.memory = memory
         self._failures: dict[str, int] = {}  # attempts in a row that failed, by container name
+        self._birth: _Birth | None = None  # of the newest sandbox; a start that is planned with it begins after it
         self._stopping: set[str] = set()  # ids whose stop has been announced and whose preStop hook has been run
 
     @property
@@ -79,55 +100,71 @@ class Actions:
     # -- making
 
     async def _sandbox(self, action: CreateSandbox) -> None:
+        """The containers that start with it are made while it is on its way: see `_Birth`."""
+        birth = self._birth = _Birth()
+        try:
+            where = await self._prepare(action)
+            birth.made.set_result(where)
+            await self._bring_up(*where)
+            birth.up.set_result(True)
+        finally:
+            birth.over()
+
+    async def _prepare(self, action: CreateSandbox) -> Where:
+        """All that a container must have to be made: the sandbox, its address, volumes, files."""
         kit, pod = self.kit, self.pod
         kit.objects.use(pod.metadata.uid, references(pod))
         self.memory.attempts = {**self.memory.attempts, "": action.attempt}
-        spec = kit.specs.sandbox(pod, action.attempt)
         try:
             async with asyncio.TaskGroup() as tasks:
                 if kit.volumes is not None and not action.established:
                     tasks.create_task(kit.volumes.setup(pod))
-                making = tasks.create_task(kit.runtime.create_sandbox(spec))
+                making = tasks.create_task(kit.runtime.create_sandbox(kit.specs.sandbox(pod, action.attempt)))
+                filing = tasks.create_task(self._address_and_files(pod))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
-        sandbox = making.result()
-        ip = kit.settings.node_ip
-        if not pod.spec.hostNetwork:
-            ip = await self._wire(pod, sandbox.pid)
-        if kit.volumes is not None:
-            await kit.volumes.write_etc(pod, ip)
-        if not pod.spec.hostNetwork:
-            await self._host_ports(pod, ip)
-        self.memory.ip, self.memory.wired = ip, sandbox.id
-        kit.refresh_volumes(pod.metadata.uid)
+        return Where(making.result(), filing.result())
 
-    async def _wire(self, pod: Pod, pid: int) -> str:
+    async def _address_and_files(self, pod: Pod) -> str:
+        ip = self.kit.settings.node_ip
+        if not pod.spec.hostNetwork:
+            ip = await self._reserve(pod)
+            missing = missing_ports(pod)
+            if missing:
+                chosen = chosen_ports(pod) | choose_ports(pod.metadata.uid, missing, self.kit.host_ports.is_free)
+                await self._annotate(pod, chosen)
+            await self.kit.host_ports.set(pod.metadata.uid, pod_host_ports(self.pod, ip))
+        if self.kit.volumes is not None:
+            await self.kit.volumes.write_etc(pod, ip)
+        return ip
+
+    async def _reserve(self, pod: Pod) -> str:
         uid, known = pod.metadata.uid, self.memory.ip or pod.status.podIP
         if known:
             try:
-                return (await self.kit.network.attach(uid, pid, ip=known)).ip
+                return await self.kit.network.reserve(uid, ip=known)
             except NetworkError:
                 # The address of its earlier life is taken or out of range: any other will do.
                 await self.kit.network.detach(uid)
-        return (await self.kit.network.attach(uid, pid)).ip
+        return await self.kit.network.reserve(uid)
 
-    async def _host_ports(self, pod: Pod, ip: str) -> None:
-        missing = missing_ports(pod)
-        if missing:
-            chosen = chosen_ports(pod) | choose_ports(pod.metadata.uid, missing, self.kit.host_ports.is_free)
-            pod = await self._annotate(pod, chosen)
-        await self.kit.host_ports.set(pod.metadata.uid, pod_host_ports(pod, ip))
+    async def _bring_up(self, sandbox_id: str, ip: str) -> None:
+        kit, pod = self.kit, self.pod
+        pid = await kit.runtime.start_sandbox(sandbox_id)
+        if not pod.spec.hostNetwork:
+            await kit.network.attach(pod.metadata.uid, pid, ip=ip)
+        self.memory.ip, self.memory.wired = ip, sandbox_id
+        kit.refresh_volumes(pod.metadata.uid)
 
-    async def _annotate(self, pod: Pod, chosen: dict[str, int]) -> Pod:
+    async def _annotate(self, pod: Pod, chosen: dict[str, int]) -> None:
         import json
 
         meta = pod.metadata
         patch = {"metadata": {"uid": meta.uid, "annotations": {CHOSEN: json.dumps(chosen, sort_keys=True)}}}
         self.worker.pod = await self.kit.client.patch(Pod, meta.name, meta.namespace, patch)
-        return self.worker.pod
 
     async def _start(self, action: StartContainer) -> None:
-        kit, pod = self.kit, self.pod
+        kit, pod, birth = self.kit, self.pod, self._birth
         container = self._container(action.name)
         if container is None:
             return
@@ -137,26 +174,32 @@ class Actions:
             self.event(type, reason, message, container)
 
         image = await kit.images.ensure(container, auth, tell)
-        place = await self._place(pod, container, action.attempt)
+        where = await birth.made if birth is not None else None
+        if birth is None or where is None:
+            return  # there is no sandbox, and what befell it has been told
+        pod = self.pod  # with the ports that were chosen for it meanwhile
+        place = await self._place(pod, container, action.attempt, where)
         spec = kit.specs.container(pod, container, image, action.attempt, action.crashes, place)
         self.memory.attempts = {**self.memory.attempts, action.name: action.attempt}
         container_id = await kit.runtime.create_container(spec)
         self.event("Normal", "Created", f"Created container: {action.name}", container)
+        if not await birth.up:
+            return
         await kit.runtime.start(container_id)
         self.event("Normal", "Started", f"Started container {action.name}", container)
         if container.lifecycle is not None and container.lifecycle.postStart is not None:
             await self._post_start(container, container_id)
 
-    async def _place(self, pod: Pod, container: Container, attempt: int) -> Place:
-        kit, memory = self.kit, self.memory
+    async def _place(self, pod: Pod, container: Container, attempt: int, where: Where) -> Place:
+        kit = self.kit
         devices = await kit.devices.allocate(pod, container)
-        env = await kit.specs.environment(pod, container, memory.ip) + devices.env
+        env = await kit.specs.environment(pod, container, where.ip) + devices.env
         mounts = devices.mounts
         if kit.volumes is not None:
             mounts = await kit.volumes.mounts(pod, container, attempt, dict(env)) + mounts
         target = await self._target(container)
         sandbox = kit.specs.sandbox(pod, 0)
-        return Place(sandbox, memory.wired, memory.ip, env, mounts, devices.devices, target)
+        return Place(sandbox, where.sandbox_id, where.ip, env, mounts, devices.devices, target)
 
     def _container(self, name: str) -> Container | None:
         spec = self.pod.spec

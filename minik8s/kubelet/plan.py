@@ -24,7 +24,10 @@ DELETED_GRACE = 0.0  # seconds for containers whose pod is gone from the API: it
 
 @dataclass(frozen=True, slots=True)
 class CreateSandbox:
-    """Volumes, pause container, network: all that containers need before the first one starts."""
+    """Volumes, pause container, network: all that containers need before the first one starts.
+
+    A StartContainer of the same plan is begun at once and waits for it at the last moment.
+    """
 
     attempt: int
     established: bool = False  # containers were made in it already: only its network has to be looked after
@@ -221,7 +224,7 @@ class _Living:
             self.actions.append(RemoveContainer(info.id))
 
     def _sandbox(self) -> bool:
-        """True if containers may start; else what must come first has been planned."""
+        """True if containers may start, also together with their sandbox; else what must come first is planned."""
         sight = self.sight
         if sight.sandbox is not None and sight.sandbox_running:
             if sight.sandbox.id != self.memory.wired:
@@ -235,14 +238,18 @@ class _Living:
         running = [record for record in sight.records if record.running]
         for record in running:
             self._stop(record, "Pod sandbox changed, it will be killed and re-created.")
-        if not running:
-            last = sight.sandbox.attempt if sight.sandbox is not None else -1
-            self._create_sandbox(max(self.memory.attempts.get("", 0), last + 1))
-        return False
+        if running:
+            return False
+        last = sight.sandbox.attempt if sight.sandbox is not None else -1
+        planned = self._create_sandbox(max(self.memory.attempts.get("", 0), last + 1))
+        # The first sandbox of a pod takes its first containers with it; after that, what they did decides.
+        return planned and sight.sandbox is None and all(record.current is None for record in sight.records)
 
-    def _create_sandbox(self, attempt: int, *, established: bool = False) -> None:
-        if self._may_try(""):
-            self.actions.append(CreateSandbox(attempt, established))
+    def _create_sandbox(self, attempt: int, *, established: bool = False) -> bool:
+        if not self._may_try(""):
+            return False
+        self.actions.append(CreateSandbox(attempt, established))
+        return True
 
     def _init(self) -> bool:
         """Init containers one after the other; True if the app containers may run."""

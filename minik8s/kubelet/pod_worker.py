@@ -24,6 +24,7 @@ from minik8s.log import get_logger
 from minik8s.runtime.base import ContainerInfo, RuntimeFailure
 
 REPORT_RETRY = 2.0  # seconds after a status that could not be written
+QUIET = 0.5  # seconds in which a pod that is being started tells nothing: most are up by then, and one write tells all
 log = get_logger("kubelet")
 
 
@@ -36,6 +37,8 @@ class PodWorker:
         self._told: Json | None = None  # the status that the API has from us
         self._flight: dict[str, asyncio.Task[None]] = {}
         self._deadlines: dict[str, float] = {}
+        self._patient = True  # the pod is new: it may be told of a moment later
+        self._patience: asyncio.TimerHandle | None = None
         self.memory = PodMemory(start_time=kit.clock(), stop_deadlines=self._deadlines)
         self._probes = PodProbes(kit.handlers, kit.clock, wake, self._unhealthy)
         self._messages: dict[str, str] = {}
@@ -61,7 +64,7 @@ class PodWorker:
     @property
     def starting(self) -> bool:
         """Something is being made for it, after which it will be looked at."""
-        return any(key == "sandbox" or key.startswith("start:") for key in self._flight)
+        return any(key == "sandbox" or key.startswith("start:") for key in self._busy())
 
     def retry_now(self) -> None:
         """Something that failed for lack of an object may succeed now."""
@@ -139,7 +142,15 @@ class PodWorker:
                 self.finished = True
         finally:
             # After this task is done: then it is no longer in the way of the next look.
-            asyncio.get_running_loop().call_soon(self._wake)
+            asyncio.get_running_loop().call_soon(self._wake_after, action.key)
+
+    def _wake_after(self, key: str) -> None:
+        """A sandbox whose containers are being started is no news: they are about to be."""
+        if key != "sandbox" or not any(key.startswith("start:") for key in self._busy()):
+            self._wake()
+
+    def _busy(self) -> frozenset[str]:
+        return frozenset(key for key, task in self._flight.items() if not task.done())
 
     # -- probes and messages
 
@@ -196,8 +207,9 @@ class PodWorker:
             self._told = status
         before = self._told if self._told is not None else msgspec.to_builtins(pod.status)
         patch = status_patch(before, status)
-        if not patch:
+        if not patch or self._is_early(status):
             return None
+        self._end_patience()
         self.actions.tell_crash_loops(before, status)
         document = {"metadata": {"uid": self.uid}, "status": patch}
         meta = pod.metadata
@@ -213,7 +225,25 @@ class PodWorker:
         self._told = status
         return None
 
+    def _is_early(self, status: Json) -> bool:
+        """Whether all there is to tell is that a pod is being started, and has been for a moment only."""
+        if not (self._patient and self.starting and status["phase"] == "Pending") or self.memory.failures:
+            return False
+        if self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(QUIET, self._lose_patience)
+        return not self.pod.deleting
+
+    def _lose_patience(self) -> None:
+        self._end_patience()
+        self._wake()
+
+    def _end_patience(self) -> None:
+        self._patient = False
+        if self._patience is not None:
+            self._patience.cancel()
+
     async def close(self) -> None:
         """Let go of everything that runs here on behalf of the pod; the pod itself goes on."""
+        self._end_patience()
         await self._cancel(list(self._flight))
         await self._probes.close()

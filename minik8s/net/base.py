@@ -65,6 +65,10 @@ class PodNetwork(Protocol):
         """Keep the host's part as it was made, for ever: heals what others flush. Ends by cancellation."""
         ...
 
+    async def reserve(self, pod_uid: str, *, ip: str | None = None) -> str:
+        """The address that `attach` will give the pod, held from now until `detach`; errors as there. Idempotent."""
+        ...
+
     async def attach(self, pod_uid: str, netns_pid: int, *, ip: str | None = None) -> PodAddress:
         """Wire the network namespace of process `netns_pid` as the pod `pod_uid`; idempotent.
 

@@ -38,11 +38,15 @@ class FakePodNetwork:
     async def run(self) -> None:
         await asyncio.Event().wait()
 
+    async def reserve(self, pod_uid: str, *, ip: str | None = None) -> str:
+        self._leases = self._leases.take(pod_uid, ip)
+        return self._leases.held[pod_uid]
+
     async def attach(self, pod_uid: str, netns_pid: int, *, ip: str | None = None) -> PodAddress:
         self._fail()
-        self._leases = self._leases.take(pod_uid, ip)
+        address = await self.reserve(pod_uid, ip=ip)
         self.wired[pod_uid] = netns_pid
-        return PodAddress(self._leases.held[pod_uid], "169.254.1.1", f"fake-{pod_uid}"[:15])
+        return PodAddress(address, "169.254.1.1", f"fake-{pod_uid}"[:15])
 
     async def detach(self, pod_uid: str) -> None:
         self._fail()

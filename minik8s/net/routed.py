@@ -89,12 +89,16 @@ class RoutedPodNetwork:
             except NetworkError as error:  # tried again in a minute; pods that are wired go on
                 log.error("cannot prepare the host for pods", error=str(error))
 
-    async def attach(self, pod_uid: str, netns_pid: int, *, ip: str | None = None) -> PodAddress:
+    async def reserve(self, pod_uid: str, *, ip: str | None = None) -> str:
         before = self._leases
         self._leases = before.take(pod_uid, ip)
-        address = self._leases.held[pod_uid]
-        if self._leases is not before:
+        if self._leases != before:
             self._save()
+        return self._leases.held[pod_uid]
+
+    async def attach(self, pod_uid: str, netns_pid: int, *, ip: str | None = None) -> PodAddress:
+        before = self._leases
+        address = await self.reserve(pod_uid, ip=ip)
         try:
             interface = await self._netlink.wire(pod_uid, netns_pid, address, self._mtu)
         except NetworkError:

@@ -86,7 +86,7 @@ class SandboxSpec:
     pod_uid: str
     pod_name: str
     pod_namespace: str
-    hostname: str  # of all the pod's containers; "" = any will do, then a warm sandbox may serve
+    hostname: str  # of all the pod's containers
     attempt: int = 0
     host_network: bool = False
     host_pid: bool = False
@@ -135,12 +135,6 @@ class ContainerSpec:
     cgroup_parent: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     pid_target: str = ""  # container id whose PID namespace is joined (ephemeral containers' targetContainerName)
-
-
-class Sandbox(NamedTuple):
-    id: str
-    pid: int  # process that holds the namespaces; 0 with the fake
-    attempt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +245,17 @@ class Runtime(Protocol):
     async def containers(self, pod_uid: str | None = None) -> list[ContainerInfo]:
         """All sandboxes and containers of this agent (of one pod), also those that have exited."""
 
-    async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
-        """Make and start a pod's sandbox; if one with this uid and attempt runs already, that one.
+    async def create_sandbox(self, spec: SandboxSpec) -> str:
+        """Make (not start) a pod's sandbox; its id. If one with this uid and attempt runs already, that one's.
 
-        Unless it is the host's, its network is an empty namespace with `lo` alone, and the engine writes neither
-        /etc/hosts nor /etc/resolv.conf for its containers: these come as mounts.
+        Containers may be made for it before it runs. Unless it is the host's, its network is an empty namespace with
+        `lo` alone, and the engine writes neither /etc/hosts nor /etc/resolv.conf for its containers: these come as
+        mounts.
         """
+
+    async def start_sandbox(self, sandbox_id: str) -> int:
+        """Start it unless it runs; the process that holds its namespaces (0 with the fake). If it cannot be started
+        it is removed, and CreateFailed tells why."""
 
     async def create_container(self, spec: ContainerSpec) -> str:
         """Make (not start) a container; one with the same pod, name and attempt that exists is replaced."""

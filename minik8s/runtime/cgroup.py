@@ -29,6 +29,11 @@ def cgroup_files(proc_cgroup: str, root: Path = Path("/sys/fs/cgroup")) -> Cgrou
     return files if files.memory.exists() else None
 
 
+def cgroup_of(pid: int) -> str:
+    """The text of `/proc/<pid>/cgroup`."""
+    return Path(f"/proc/{pid}/cgroup").read_text()
+
+
 def _paths(proc_cgroup: str) -> dict[str, str]:
     """Controller → path below its mount; the unified hierarchy is ""."""
     found: dict[str, str] = {}

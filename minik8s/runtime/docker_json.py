@@ -1,8 +1,7 @@
 """Docker Engine's JSON, both ways: create bodies from specs, and what we know of a container from its answers. Pure.
 
-Identity is in a container's *name*, `k8s_<container>_<pod>_<namespace>_<uid>_<attempt>` as dockershim had it, because
-a warm sandbox is claimed by renaming it and its labels can no longer be changed. So names alone tell all after a
-restart; the label LABEL_MANAGED only says whose containers these are.
+Identity is in a container's *name*, `k8s_<container>_<pod>_<namespace>_<uid>_<attempt>` as dockershim had it, so that
+the engine itself never lets two of the same be. The label LABEL_MANAGED only says whose containers these are.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from minik8s.runtime.base import (
 Json = dict[str, Any]
 
 SANDBOX = "POD"  # the sandbox's container name
-WARM_PREFIX = "k8s_WARM_"  # names of sandboxes that wait for a pod
 SANDBOX_OOM_SCORE_ADJ = -998  # kubelet's: the sandbox goes last
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
@@ -53,7 +51,7 @@ class Identity(NamedTuple):
 
 
 def parse_name(name: str) -> Identity | None:
-    """The identity in a container's name; None if it is not one of ours (a warm sandbox included)."""
+    """The identity in a container's name; None if it is not one of ours."""
     parts = name.removeprefix("/").split("_")
     if len(parts) != 6 or parts[0] != "k8s" or not parts[5].isdecimal():
         return None
@@ -65,16 +63,6 @@ def identity(spec: ContainerSpec | SandboxSpec) -> Identity:
     return Identity(container, spec.pod_name, spec.pod_namespace, spec.pod_uid, spec.attempt)
 
 
-def is_poolable(spec: SandboxSpec) -> bool:
-    """Whether a warm sandbox will do: everything that is fixed when Docker creates it must be as it is by default.
-
-    The host name belongs to it: Docker gives each container of a pod the sandbox's name *as created*, and there is no
-    way to change that before the container's program runs. So only pods that do not care about their name qualify.
-    """
-    plain = not (spec.host_network or spec.host_pid or spec.host_ipc or spec.sysctls or spec.cgroup_parent)
-    return plain and not spec.hostname
-
-
 def docker_create(spec: ContainerSpec | SandboxSpec, node_uid: str, limits: Limits, *, seccomp: str = "") -> Json:
     """Body of `POST /containers/create` (API 1.41 and later).
 
@@ -83,12 +71,6 @@ def docker_create(spec: ContainerSpec | SandboxSpec, node_uid: str, limits: Limi
     if isinstance(spec, SandboxSpec):
         return _sandbox(spec, node_uid, limits)
     return _container(spec, node_uid, limits, seccomp)
-
-
-def warm_sandbox(node_uid: str, limits: Limits) -> Json:
-    """Body of a sandbox for no pod yet."""
-    spec = SandboxSpec(pod_uid="", pod_name="", pod_namespace="", hostname="")
-    return _sandbox(spec, node_uid, limits) | {"Labels": {LABEL_MANAGED: node_uid}}
 
 
 def _sandbox(spec: SandboxSpec, node_uid: str, limits: Limits) -> Json:

@@ -77,13 +77,23 @@ class World:
         assert len({action.key for action in plan.actions}) == len(plan.actions), "one action per thing"
         for action in plan.actions:
             self.perform(action)
+        self.tell()
+        return plan
+
+    def up(self) -> None:
+        """Only the sandbox is made; what was planned with it is still on its way."""
+        for action in self.plan().actions:
+            if isinstance(action, CreateSandbox):
+                self.perform(action)
+        self.tell()
+
+    def tell(self) -> None:
         self.status = pod_status(
             self.pod, self.seen, self.now, self.memory, host_ip="10.0.0.1", qos="BestEffort", engine="docker"
         )
         if self.report:
             document = msgspec.to_builtins(self.pod) | {"status": self.status}
             self.pod = msgspec.convert(document, Pod)
-        return plan
 
     def settle(self, limit: int = 60) -> None:
         for _ in range(limit):

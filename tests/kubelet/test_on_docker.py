@@ -296,8 +296,8 @@ async def test_a_killed_sandbox_is_replaced_with_the_same_address(one: Node):
 
 
 async def test_strays_are_removed(one: Node):
-    sandbox = await one.runtime.create_sandbox(SandboxSpec("no-such-uid", "stray", "default", "stray"))
-    assert sandbox.id
+    stray = await one.runtime.create_sandbox(SandboxSpec("no-such-uid", "stray", "default", "stray"))
+    await one.runtime.start_sandbox(stray)
 
     async def removed() -> bool:
         return not await one.runtime.containers("no-such-uid")

@@ -23,7 +23,7 @@ from minik8s.kubelet.kubelet import Kubelet
 from minik8s.kubelet.node_status import NameTaken
 from minik8s.kubelet.pod_source import SharedPods
 from minik8s.net.fake import FakePodNetwork
-from minik8s.runtime.base import Sandbox, SandboxSpec, StartFailed
+from minik8s.runtime.base import SandboxSpec, StartFailed
 from minik8s.runtime.fake import FakeRuntime
 
 from .node import NODE, Cuttable, api_server, eventually, is_ready, node, restarts, waiting
@@ -57,11 +57,11 @@ def transport(client: Client) -> Cuttable:
 class Stubborn(FakeRuntime):
     """Goes on making a sandbox when nobody waits for it any more, as Docker Engine does, and tells of it to nobody."""
 
-    async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
+    async def create_sandbox(self, spec: SandboxSpec) -> str:
         self.making = asyncio.create_task(self._slowly(spec))
         return await asyncio.shield(self.making)
 
-    async def _slowly(self, spec: SandboxSpec) -> Sandbox:
+    async def _slowly(self, spec: SandboxSpec) -> str:
         await asyncio.sleep(1)
         listeners, self._listeners = self._listeners, []
         made = await super().create_sandbox(spec)

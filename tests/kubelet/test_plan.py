@@ -18,7 +18,7 @@ from minik8s.kubelet.plan import (
     StopContainer,
     backoff_delay,
 )
-from minik8s.kubelet.view import Failure, Unhealthy
+from minik8s.kubelet.view import LABEL_SANDBOX, Failure, Unhealthy
 
 from .sim import NOW, World, make_pod
 
@@ -30,11 +30,41 @@ def started(world: World) -> list[str]:
     return [action.name for action in world.log if isinstance(action, StartContainer)]
 
 
-def test_sandbox_first_then_all_containers_at_once():
+def test_sandbox_and_all_containers_at_once():
     world = World(make_pod({"name": "a"}, {"name": "b"}))
-    assert world.plan().actions == (CreateSandbox(0),)
-    world.step()
-    assert world.plan().actions == (StartContainer("a", 0, 0), StartContainer("b", 0, 0))
+    starts = (StartContainer("a", 0, 0), StartContainer("b", 0, 0))
+    assert world.plan().actions == (CreateSandbox(0), *starts)
+    world.up()
+    assert world.plan().actions == starts
+    world.memory.busy = {"start:a", "start:b"}
+    assert world.plan().actions == ()
+
+
+def test_only_the_first_containers_come_with_their_sandbox():
+    assert World(make_pod(init=({"name": "one"}, {"name": "two"}))).plan().actions == (
+        CreateSandbox(0),
+        StartContainer("one", 0, 0),
+    )
+
+
+def test_a_sandbox_that_failed_takes_no_container_with_it_before_its_time():
+    world = World(make_pod())
+    world.memory.failures = {"": Failure("CreateContainerError", "no", NOW + 10)}
+    assert world.plan() == ((), 10.0, False)
+
+
+@pytest.mark.parametrize("sandbox", ["created", "exited", None])
+def test_a_cut_before_the_sandbox_ran_leaves_nothing_behind(sandbox: str | None):
+    """The agent was killed when the engine had made both containers, and started none of them for long."""
+    world = World(make_pod())
+    if sandbox is not None:
+        world.add("POD", 0, state=sandbox)
+    world.add("web", 0, {LABEL_SANDBOX: "c1"}, state="created")
+    assert not any(isinstance(action, StartContainer) for action in world.plan().actions)
+    world.settle()
+    assert world.names() == ["POD", "web"]
+    assert [info.state for info in world.seen] == ["running", "running"]
+    assert world.find("web").labels[LABEL_SANDBOX] == world.find("POD").id
 
 
 def test_init_containers_run_in_order_and_gate_the_app():
@@ -205,7 +235,7 @@ def test_a_pruned_init_container_is_not_run_again():
 
 def test_what_was_created_and_not_started_is_started_as_the_same_attempt():
     world = World(make_pod())
-    world.step()
+    world.up()
     world.add("web", 3, state="created")
     assert world.plan().actions == (StartContainer("web", 3, 0),)
 
@@ -236,7 +266,7 @@ def test_deadline_ends_the_pod():
 
 def test_a_failed_start_is_not_repeated_before_its_time():
     world = World(make_pod())
-    world.step()
+    world.up()
     world.memory.failures = {"web": Failure("ErrImagePull", "no such image", NOW + 10)}
     assert world.plan() == ((), 10.0, False)
     world.now += 10
@@ -264,7 +294,7 @@ def test_an_ended_pod_is_released_once():
 def test_a_post_start_hook_holds_the_next_container_back():
     hooked = {"name": "a", "lifecycle": {"postStart": {"exec": {"command": ["x"]}}}}
     world = World(make_pod(hooked, {"name": "b"}))
-    world.step()
+    world.up()
     assert world.plan().actions == (StartContainer("a", 0, 0),)
     world.step()
     world.memory.busy = {"start:a"}

@@ -15,7 +15,7 @@ PROBED = {"name": "web", "readinessProbe": {"tcpSocket": {"port": 80}}}
 
 def test_a_new_pod_is_pending_and_creating():
     world = World(make_pod())
-    world.step()
+    world.up()
     assert world.status["phase"] == "Pending"
     assert world.container("web")["state"] == {"waiting": {"reason": "ContainerCreating"}}
     assert world.condition("PodScheduled")["status"] == "True"
@@ -104,7 +104,7 @@ def test_oom_and_start_failures_have_their_reasons():
 
 def test_image_failure_waits_with_its_reason():
     world = World(make_pod())
-    world.step()
+    world.up()
     world.memory.failures = {"web": Failure("ImagePullBackOff", 'Back-off pulling image "app:1"', NOW + 10)}
     world.step()
     assert world.container("web")["state"]["waiting"]["reason"] == "ImagePullBackOff"

@@ -48,6 +48,16 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             await network.teardown()
 
 
+async def test_an_address_may_be_held_before_there_is_anything_to_wire(bench: Bench) -> None:
+    held = await bench.network.reserve("a")
+    assert await bench.network.reserve("a") == held
+    assert await bench.network.reserve("b") != held
+    assert await bench.network.known() == {"a": held, "b": await bench.network.reserve("b")}
+    assert (await bench.network.attach("a", bench.pod())).ip == held
+    await bench.network.detach("b")
+    assert await bench.network.known() == {"a": held}
+
+
 async def test_a_pod_gets_an_address_of_the_range_and_keeps_it(bench: Bench) -> None:
     pid = bench.pod()
     first = await bench.network.attach("a", pid)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from minik8s.runtime.base import ContainerSpec, Runtime, Sandbox, SandboxSpec
+from minik8s.runtime.base import ContainerSpec, Runtime, SandboxSpec
 from minik8s.runtime.docker import DockerRuntime
 from minik8s.runtime.fake import FakeRuntime
 from tests.images import BUSYBOX, docker_answers, make_images
@@ -45,15 +45,16 @@ class Pod:
         self.runtime = runtime
         self.uid = str(uuid.uuid4())
         self.spec = SandboxSpec(self.uid, "web-0", "default", hostname="web-0")
-        self.sandbox = Sandbox("", 0, 0)
+        self.sandbox = ""  # its id
 
     async def up(self) -> Pod:
         self.sandbox = await self.runtime.create_sandbox(self.spec)
+        await self.runtime.start_sandbox(self.sandbox)
         return self
 
     def container(self, *command: str, name: str = "app", **more: object) -> ContainerSpec:
         spec = ContainerSpec(
-            self.uid, "web-0", "default", name, 0, "hash", BUSYBOX, self.spec, self.sandbox.id, command=command
+            self.uid, "web-0", "default", name, 0, "hash", BUSYBOX, self.spec, self.sandbox, command=command
         )
         return replace(spec, **more)  # type: ignore[arg-type]
 

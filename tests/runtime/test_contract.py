@@ -41,24 +41,35 @@ async def test_a_pod_lives_and_dies(runtime: Runtime, pod: Pod) -> None:
     assert seen["app"].labels["mine"] == "yes"
     assert abs(seen["app"].started_at - time.time()) < 30
     assert seen["POD"].is_sandbox
-    assert seen["POD"].id == pod.sandbox.id
+    assert seen["POD"].id == pod.sandbox
     await runtime.stop(app, 0)
     dead = await container(runtime, pod)
     assert (dead.state, dead.exit_code) == ("exited", 137)
     assert dead.finished_at >= dead.started_at
     await runtime.remove(app)
-    await runtime.remove(pod.sandbox.id)
-    await runtime.remove(pod.sandbox.id)
+    await runtime.remove(pod.sandbox)
+    await runtime.remove(pod.sandbox)
     assert await runtime.containers(pod.uid) == []
 
 
 async def test_a_sandbox_is_made_once(runtime: Runtime, pod: Pod) -> None:
-    first = await runtime.create_sandbox(pod.spec)
+    first = (await pod.up()).sandbox
     assert await runtime.create_sandbox(pod.spec) == first
-    await runtime.stop(first.id, 0)
+    await runtime.start_sandbox(first)
+    assert [info.id for info in await runtime.containers(pod.uid)] == [first]
+    await runtime.stop(first, 0)
     again = await runtime.create_sandbox(pod.spec)
-    assert again.id != first.id
-    assert [info.id for info in await runtime.containers(pod.uid)] == [again.id]
+    assert again != first
+    assert [(info.id, info.state) for info in await runtime.containers(pod.uid)] == [(again, "created")]
+
+
+async def test_a_container_can_be_made_before_its_sandbox_runs(runtime: Runtime, pod: Pod) -> None:
+    pod.sandbox = await runtime.create_sandbox(pod.spec)
+    app = await runtime.create_container(pod.container("sleep", "600"))
+    assert {info.state for info in await runtime.containers(pod.uid)} == {"created"}
+    await runtime.start_sandbox(pod.sandbox)
+    await runtime.start(app)
+    assert {info.state for info in await runtime.containers(pod.uid)} == {"running"}
 
 
 async def test_only_the_pod_that_was_asked_for_is_listed(runtime: Runtime, pod: Pod) -> None:
@@ -129,7 +140,7 @@ async def test_events_tell_a_containers_life(runtime: Runtime, pod: Pod) -> None
                 if event.action == "destroy":
                     break
     assert {event.pod_uid for event in seen} == {pod.uid}
-    assert [event.action for event in seen if event.container_id == pod.sandbox.id] == ["create", "start"]
+    assert [event.action for event in seen if event.container_id == pod.sandbox] == ["create", "start"]
     assert [event.action for event in seen if event.container_id == app] == ["create", "start", "die", "destroy"]
 
 
@@ -184,7 +195,7 @@ async def test_attach(runtime: Runtime, pod: Pod) -> None:
 async def test_nobody_listens(runtime: Runtime, pod: Pod) -> None:
     await pod.up()
     with pytest.raises(ConnectionRefusedError):
-        async with runtime.dial(pod.sandbox.id, 9):
+        async with runtime.dial(pod.sandbox, 9):
             pass
 
 

@@ -55,7 +55,7 @@ async def test_the_sandbox_has_an_empty_network_of_its_own(docker: DockerRuntime
     links = (await docker.exec_sync(app, ["ls", "/sys/class/net"], 10)).output.split()
     assert b"lo" in links
     assert b"eth0" not in links
-    assert _netns(pod.sandbox.pid) != _netns("self")
+    assert _netns(await docker.start_sandbox(pod.sandbox)) != _netns("self")
 
 
 async def test_the_sandbox_reaps_orphans_of_a_shared_pid_namespace(docker: DockerRuntime, docker_pod: Pod) -> None:
@@ -68,7 +68,7 @@ async def test_the_sandbox_reaps_orphans_of_a_shared_pid_namespace(docker: Docke
     listing = (await docker.exec_sync(app, ["sh", "-c", script], 10)).output.decode()
     assert "/pause" in listing
     assert " Z" not in listing
-    await docker.stop(pod.sandbox.id, 5)
+    await docker.stop(pod.sandbox, 5)
     sandbox = next(info for info in await docker.containers(pod.uid) if info.is_sandbox)
     assert (sandbox.state, sandbox.exit_code) == ("exited", 0)
 
@@ -78,7 +78,7 @@ async def test_dial_reaches_the_pods_own_localhost(docker: DockerRuntime, docker
     app = await pod.run(*SERVER)
     await docker.exec_sync(app, ["sh", "-c", "until netstat -ltn | grep -q :8080; do sleep 0.02; done"], 10)
     home = _netns("self")
-    async with docker.dial(pod.sandbox.id, 8080) as port:
+    async with docker.dial(pod.sandbox, 8080) as port:
         await port.close_write()
         assert await port.read() == b"hello\n"
         assert await port.read() == b""
@@ -164,34 +164,6 @@ async def test_privileged_as_far_as_this_host_lets(docker: DockerRuntime, docker
     assert output == b"mounted\n"
 
 
-async def test_a_warm_sandbox_is_claimed_and_found_again(docker: DockerRuntime) -> None:
-    uid = f"test-{uuid.uuid4()}"
-    spec = SandboxSpec("pod-1", "fn-1", "default", hostname="")
-    named = SandboxSpec("pod-2", "web-0", "default", hostname="web-0")
-    async with DockerRuntime(uid, warm=1) as first:
-        async with first.events() as events:
-            while not (warm := await first.names()) or await first.containers():
-                await asyncio.sleep(0.02)
-            assert all(name.startswith("k8s_WARM_") for name in warm)
-            claimed = await first.create_sandbox(spec)
-            await first.create_sandbox(named)
-            assert await first.create_sandbox(spec) == claimed
-            await first.stop(claimed.id, 0)
-            async with asyncio.timeout(10):
-                died = [e async for e in _until(events, "die")][-1]
-            assert (died.pod_uid, died.container_id) == ("pod-1", claimed.id)
-    try:
-        async with DockerRuntime(uid) as second:
-            found = {info.pod_uid: info for info in await second.containers()}
-            assert set(found) == {"pod-1", "pod-2"}
-            assert (found["pod-1"].id, found["pod-1"].pod_name) == (claimed.id, "fn-1")
-    finally:
-        async with DockerRuntime(uid) as last:
-            for name in await last.names():
-                await last.remove(name)
-            assert await last.names() == []
-
-
 async def _until(events: AsyncIterator[object], action: str) -> AsyncIterator[object]:
     async for event in events:
         yield event
@@ -217,11 +189,11 @@ async def test_a_pruned_pause_image_is_made_again(docker: DockerRuntime, docker_
 
 async def test_a_sandbox_that_is_gone(docker: DockerRuntime, docker_pod: Pod) -> None:
     pod = await docker_pod.up()
-    await docker.remove(pod.sandbox.id)
+    await docker.remove(pod.sandbox)
     with pytest.raises(CreateFailed):
         await pod.run("true")
     with pytest.raises(NoSuchContainer):
-        async with docker.dial(pod.sandbox.id, 80):
+        async with docker.dial(pod.sandbox, 80):
             pass
 
 

@@ -15,11 +15,9 @@ from minik8s.runtime.docker_json import (
     Limits,
     container_info,
     docker_create,
-    is_poolable,
     parse_name,
     reductions,
     seconds,
-    warm_sandbox,
 )
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -59,7 +57,6 @@ BODIES = {
     "sandbox-sysctls": lambda: docker_create(
         replace(SANDBOX, sysctls={"net.core.somaxconn": "9"}, cgroup_parent="/p"), "node-1", Limits()
     ),
-    "sandbox-warm": lambda: warm_sandbox("node-1", Limits()),
     "container": lambda: docker_create(PLAIN, "node-1", Limits()),
     "container-full": lambda: docker_create(FULL, "node-1", Limits(), seccomp='{"defaultAction": "SCMP_ACT_ALLOW"}'),
     "container-host": lambda: docker_create(replace(PLAIN, sandbox=HOST), "node-1", Limits()),
@@ -88,19 +85,8 @@ def test_names_carry_identity() -> None:
     who = Identity("app", "web-0.x", "default", "1-2-3", 4)
     assert str(who) == "k8s_app_web-0.x_default_1-2-3_4"
     assert parse_name(f"/{who}") == who
-    for other in ("k8s_WARM_abc", "web", "k8s_a_b_c_d_x", "k8s_a_b_c_d_1_2"):
+    for other in ("web", "k8s_a_b_c_d_x", "k8s_a_b_c_d_1_2"):
         assert parse_name(other) is None
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"hostname": "x"}, {"sysctls": {"a": "b"}}, {"host_network": True}, {"host_pid": True}, {"host_ipc": True},
-     {"cgroup_parent": "/x"}],
-)  # fmt: skip
-def test_what_a_warm_sandbox_cannot_be(change: dict[str, Any]) -> None:
-    nameless = replace(SANDBOX, hostname="")
-    assert is_poolable(nameless)
-    assert not is_poolable(replace(nameless, **change))
 
 
 def test_what_the_host_cannot_give_is_said() -> None:

@@ -89,8 +89,8 @@ async def test_pulls() -> None:
 
 async def test_dial(fake: FakeRuntime) -> None:
     pod = await Pod(fake).up()
-    fake.listen(pod.sandbox.id, 80, bytes.upper)
-    async with fake.dial(pod.sandbox.id, 80) as port:
+    fake.listen(pod.sandbox, 80, bytes.upper)
+    async with fake.dial(pod.sandbox, 80) as port:
         await port.write(b"hi")
         assert await port.read() == b"HI"
         await port.close_write()
@@ -105,8 +105,9 @@ async def test_thirty_thousand_pods_are_cheap() -> None:
         for number in range(30_000):
             sandbox = SandboxSpec(f"u{number}", f"p{number}", "default", hostname=f"p{number}")
             made = await fake.create_sandbox(sandbox)
+            await fake.start_sandbox(made)
             spec = ContainerSpec(
-                f"u{number}", f"p{number}", "default", "app", 0, "h", image.id, sandbox, made.id
+                f"u{number}", f"p{number}", "default", "app", 0, "h", image.id, sandbox, made
             )  # fmt: skip
             await fake.start(await fake.create_container(spec))
         assert time.process_time() - began < 20  # 2 s on a quiet machine

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from minik8s.runtime.base import EngineUnavailable, InvalidImageName, LogLine
+from minik8s.runtime.base import InvalidImageName, LogLine
 from minik8s.runtime.cgroup import cgroup_files, read_stats
 from minik8s.runtime.docker_json import Limits
 from minik8s.runtime.docker_streams import log_lines
 from minik8s.runtime.linux import own_limits
 from minik8s.runtime.pause import executable, image_name, layer
 from minik8s.runtime.reference import parse_reference
-from minik8s.runtime.warm import WarmPool
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -106,26 +104,3 @@ async def test_frames_in_any_pieces(size: int) -> None:
 async def test_lines_of_a_terminal() -> None:
     lines = [line async for line in log_lines(_pieces(b"one\r\ntwo\r\nrest", 4), framed=False, timestamps=False)]
     assert lines == [LogLine(1, b"one\r\n"), LogLine(1, b"two\r\n"), LogLine(1, b"rest")]
-
-
-async def test_the_pool_refills_and_survives_a_failing_engine() -> None:
-    made: list[str] = []
-
-    async def make() -> str:
-        made.append(f"s{len(made)}")
-        if len(made) == 2:
-            raise EngineUnavailable("away")
-        return made[-1]
-
-    pool = WarmPool(2, make)
-    task = asyncio.create_task(pool.run())
-    try:
-        async with asyncio.timeout(5):
-            while len(pool) < 2:
-                await asyncio.sleep(0.01)
-            assert [pool.take(), pool.take(), pool.take()] == ["s0", "s2", None]
-            while len(pool) < 2:
-                await asyncio.sleep(0.01)
-    finally:
-        task.cancel()
-    assert len(made) == 5

@@ -1,0 +1,76 @@
+"""How the parts of `DockerRuntime` ask the engine: one request, and the engine's errors as ours."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any
+
+import aiohttp
+
+from minik8s.runtime.base import EngineUnavailable, NoSuchContainer, RuntimeFailure
+from minik8s.runtime.docker_streams import Address
+
+_MISSING = re.compile("[Nn]o such (container|image|exec)")
+_UNREACHABLE = (503, 900)  # 900 is aiodocker's for 'no connection'
+
+
+class EngineConflict(RuntimeFailure):
+    """What was asked for does not go with the state that the thing is in: an image in use, a container that is dead."""
+
+
+class DockerApi(ABC):
+    address: Address
+    version: str  # of the engine's API, as it stands in paths: v1.41
+
+    @abstractmethod
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        failure: type[RuntimeFailure] = RuntimeFailure,
+        missing: type[RuntimeFailure] = NoSuchContainer,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """An open answer with a status below 400; else the errors of `failure_of`, also while it is being read."""
+
+    @abstractmethod
+    async def json(self, method: str, path: str, query: Mapping[str, str] | None = None, *, body: Any = None) -> Any:
+        """What the engine answers; None if that is nothing."""
+
+
+def failure_of(
+    status: int,
+    message: str,
+    failure: type[RuntimeFailure] = RuntimeFailure,
+    missing: type[RuntimeFailure] = NoSuchContainer,
+) -> RuntimeFailure:
+    """EngineUnavailable, `missing` for what the engine does not have, EngineConflict; `failure` for all else."""
+    message = message.strip()
+    if status in _UNREACHABLE:
+        return EngineUnavailable(message)
+    # A start of a container whose program does not exist is answered with 404 too, in runc's words.
+    if status == 404 and _MISSING.search(message):
+        return missing(message)
+    return EngineConflict(message) if status == 409 and failure is RuntimeFailure else failure(message)
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """A connection that fails is EngineUnavailable."""
+    try:
+        yield
+    except (aiohttp.ClientError, ConnectionError) as error:
+        raise EngineUnavailable(f"Docker Engine does not answer: {error}") from error
+
+
+async def chunks(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """The body as it comes."""
+    with reaching():
+        async for chunk in answer.content.iter_any():
+            yield chunk
