@@ -10,7 +10,7 @@ die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # need COMMAND:PACKAGE... - install the packages whose command (or /path) is missing.
 need() {
-  local missing=() pair
+  local missing=() pair unit
   for pair in "$@"; do
     case ${pair%%:*} in
       /*) compgen -G "${pair%%:*}" >/dev/null || missing+=("${pair##*:}") ;;
@@ -24,6 +24,10 @@ need() {
   apt-get -qq update
   DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -qq install -y --no-install-recommends \
     "${missing[@]}" >/dev/null
+  # Where systemd runs, these packages start servers, now and at each boot; only their programs are wanted.
+  [ ! -d /run/systemd/system ] || for unit in etcd nginx; do
+    [[ " ${missing[*]}" != *" $unit"* ]] || systemctl -q disable --now "$unit" || true
+  done
 }
 
 # need_venv LOCKFILE - a virtual environment with exactly what the lock file names, and minik8s itself.
@@ -48,7 +52,8 @@ need_venv() {
 # Pids of what was started are in STARTED, so that the caller may end it.
 STARTED=()
 need_docker() {
-  need dockerd:docker.io docker:docker.io nft:nftables iptables:iptables ip:iproute2
+  need dockerd:docker.io nft:nftables iptables:iptables ip:iproute2
+  need docker:docker-cli  # comes with docker.io up to Debian 12
   docker version >/dev/null 2>&1 && return 0
   [ "$(id -u)" = 0 ] || die "the Docker Engine does not answer: start it, or run this as root"
   if [ -d /run/systemd/system ]; then

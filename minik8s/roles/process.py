@@ -21,7 +21,6 @@ POLL = 0.05  # seconds between looks at a process that is starting or stopping
 
 UNIT = """[Unit]
 Description=minik8s agent
-Documentation=man:minik8s
 After=network-online.target docker.service
 Wants=network-online.target
 
@@ -57,7 +56,14 @@ def has_unit(data_dir: Path) -> bool:
 
 
 def _unit(data_dir: Path) -> str:
-    return UNIT.format(command=" ".join(command(data_dir)))
+    return UNIT.format(command=" ".join(map(_quoted, command(data_dir))))
+
+
+def _quoted(word: str) -> str:
+    """One word of a systemd command line, meant literally (systemd.service(5), COMMAND LINES)."""
+    for special, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
+        word = word.replace(special, escaped)
+    return f'"{word}"' if any(c in word for c in " \t;'\"\\") else word
 
 
 def install_unit(data_dir: Path) -> None:
