@@ -230,6 +230,7 @@ def free_port() -> int:
 @contextmanager
 def host_lock() -> Iterator[None]:
     """The right to be the one agent of this host's network namespace."""
+    HOST_LOCK.parent.mkdir(exist_ok=True)
     descriptor = os.open(HOST_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -24,7 +24,7 @@ from tests.agent import Agent, Ended, run, until
 
 HERE = Path(__file__).parent
 OUTSIDE, INSIDE = "10.213.77.254", "10.213.77.1"  # the two ends of the wire of a host that is alone
-NEEDED = ("dockerd", "containerd", "unshare", "ip", "setsid")
+NEEDED = ("dockerd", "containerd", "unshare", "ip", "setsid", "pgrep")
 API_PORT, KUBELET_PORT = 6443, 10250  # each host has all ports for itself
 
 
