@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from minik8s.api.errors import Conflict, NotFound, StatusError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 EXPECTED = (RuntimeFailure, NetworkError, NoFreePort, MountFailed, Unavailable, StatusError, OSError)
 LAST_RETRY = 30.0  # seconds between attempts at something that keeps failing; begins with 1
+LONGEST_FAREWELL = 2.0  # seconds that a pod's end may wait for Services to lead elsewhere
 AFTER_HOOK = 2.0  # seconds that a container has for SIGTERM at least when its preStop hook used up the grace period
 
 
@@ -254,16 +256,29 @@ class Actions:
             self.event("Normal", "Killing", action.message, container)
         hooked = container is not None and container.lifecycle is not None and container.lifecycle.preStop is not None
         left = action.deadline - kit.clock()
-        if first and hooked and container is not None and left > 0:
-            try:
-                await self._hook(container, action.id, "preStop", left)
-            except HandlerFailed as error:
-                self.event("Warning", "FailedPreStopHook", f"PreStopHook failed: {error}", container)
-            left = max(action.deadline - kit.clock(), AFTER_HOOK)
+        if first and left > 0:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._farewell(min(LONGEST_FAREWELL, left / 2)))
+                if hooked and container is not None:
+                    tasks.create_task(self._pre_stop(container, action.id, left))
+            left = max(action.deadline - kit.clock(), AFTER_HOOK if hooked else 0.0)
         try:
             await kit.runtime.stop(action.id, max(left, 0.0))
         except NoSuchContainer:
             return
+
+    async def _farewell(self, longest: float) -> None:
+        """Nobody new should come while the pod ends. Kubernetes promises no order here, and loses requests by it."""
+        if self.pod.deleting:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(longest):
+                    await self.kit.withdrawn(self.pod)
+
+    async def _pre_stop(self, container: Container, container_id: str, longest: float) -> None:
+        try:
+            await self._hook(container, container_id, "preStop", longest)
+        except HandlerFailed as error:
+            self.event("Warning", "FailedPreStopHook", f"PreStopHook failed: {error}", container)
 
     async def _clean_up(self) -> None:
         kit, uid = self.kit, self.pod.metadata.uid

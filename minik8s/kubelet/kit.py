@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -105,6 +105,10 @@ class NoDevices:
         """Nothing was taken."""
 
 
+async def at_once(pod: Pod) -> None:
+    """Nothing leads to the pods of a node without services."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kit:
     client: Client
@@ -122,3 +126,4 @@ class Kit:
     settings: Settings
     engine: str = "docker"
     refresh_volumes: Callable[[str], None] = lambda uid: None  # ask for a pod's mounted objects to be looked at
+    withdrawn: Callable[[Pod], Awaitable[None]] = at_once  # returns when no Service leads to a pod that is to end

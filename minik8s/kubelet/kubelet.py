@@ -8,6 +8,7 @@ from API and engine; while the API is away, what the node knew last goes on, and
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from minik8s.aio import periodic
@@ -23,7 +24,7 @@ from minik8s.kubelet.handlers import Handlers
 from minik8s.kubelet.host_ports import HostPorts, pod_host_ports
 from minik8s.kubelet.housekeeping import Housekeeping
 from minik8s.kubelet.images import Images
-from minik8s.kubelet.kit import Devices, Kit, NoDevices, Settings
+from minik8s.kubelet.kit import Devices, Kit, NoDevices, Settings, at_once
 from minik8s.kubelet.node_facts import Facts, read_facts
 from minik8s.kubelet.node_status import NodeStatus
 from minik8s.kubelet.objects import Objects
@@ -61,6 +62,7 @@ class Kubelet(Controller):
         devices: Devices | None = None,
         facts: Facts | None = None,
         engine: str = "docker",
+        withdrawn: Callable[[Pod], Awaitable[None]] = at_once,
     ) -> None:
         super().__init__(client, informers)
         self.settings = settings
@@ -93,6 +95,7 @@ class Kubelet(Controller):
             settings=settings,
             engine=engine,
             refresh_volumes=self.volumes.queue.add,
+            withdrawn=withdrawn,
         )
         self.node = NodeStatus(self.kit, facts, check_network=self._network_problem)
         self.pleg = Pleg(runtime, self.queue.add, settings.relist_seconds, self._is_our_doing)

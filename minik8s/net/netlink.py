@@ -23,10 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from pyroute2.conntrack import AsyncConntrack
 from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 from pyroute2.netlink.rtnl import (
     RTM_DELLINK,
     RTM_GETLINK,
@@ -139,26 +136,6 @@ class Netlink:
     async def uplink_mtu(self, node_ip: str = "") -> int:
         """MTU of the link with the node's address, which pods must not exceed; else that with the default route."""
         return await self._do(_uplink_mtu, node_ip)
-
-    async def forget_udp(self, flows: Iterable[tuple[str, int, str]]) -> None:
-        """Drop the kernel's memory of UDP flows (service address or "", port, former endpoint or "").
-
-        UDP has no connection that would end: without this a client that keeps its source port goes on to a pod that
-        is gone, or to nowhere because it spoke before there was an endpoint.
-        """
-        connect: Any = AsyncConntrack
-        pattern: Any = NFCTAttrTuple
-        async with connect() as conntrack:
-            for address, port, endpoint in flows:
-                wanted = pattern(proto=socket.IPPROTO_UDP, dport=port, daddr=address or None)
-                stale = [
-                    entry
-                    async for entry in await conntrack.dump_entries(tuple_orig=wanted)
-                    if not endpoint or entry.tuple_reply.saddr == endpoint
-                ]
-                for entry in stale:
-                    with suppress(NetlinkError):  # it may have expired in between
-                        await conntrack.delete(entry)
 
 
 # -- the work itself, in the netlink thread

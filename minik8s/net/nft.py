@@ -11,11 +11,13 @@ look-up for its chain and one for its endpoint:
 Chains are named by what they do: s = by address or p = by node port; c = ClusterIP (source kept for pods), x =
 external (always masqueraded, the answer must come back this way) or l = local endpoints only (source kept);
 the number of endpoints; and `_seconds` where a client sticks to its endpoint. Local endpoints have slots of their own
-from 32768 on, so that both policies of one port live in one map.
+from 32768 on, so that both policies of one port live in one map. `from_…` chains let the sources of one list pass.
 """
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -23,22 +25,28 @@ from typing import NamedTuple
 SERVICES = "minik8s"  # the table of the service proxy
 PODS = "minik8s_pods"  # the table of the pod network
 LOCAL_SLOTS = 32768
+PODS_LINKS, OWN_LINKS = "mk8s*", "mk8s-*"  # links to pods here; links between nodes
 MASQUERADE = 0x200000  # a mark between DNAT and postrouting of a connection's first packet; removed there
 
 # In this order elements are added: endpoints before the services that lead to them.
 MAPS = (
     "endpoints_tcp", "endpoints_udp", "nodeport_endpoints_tcp", "nodeport_endpoints_udp", "hairpin",
     "sticky_tcp", "sticky_udp", "sticky_nodeports_tcp", "sticky_nodeports_udp", "refused", "refused_nodeports",
-    "services_local", "services", "nodeports_local", "nodeports", "host_ports", "host_ports_any",
+    "guarded", "services_local", "services", "nodeports_local", "nodeports", "host_ports", "host_ports_any",
 )  # fmt: skip
+AFFINITY = ("affinity_tcp", "affinity_udp")  # the kernel fills these: who sticks to what
 _CHAIN = re.compile(r"([sp])([cxl])(\d+)(?:_(\d+))?")
 
 
 class Ruleset(NamedTuple):
-    """Contents of one table: chain names, and map or set -> key -> value ("" in sets), each as nft prints it."""
+    """Contents of one table: chain names, and map or set -> key -> value ("" in sets), each as nft prints it.
+
+    `sources` are the ranges that chains made by `guard` let pass: of contents that are wanted, not of those read back.
+    """
 
     chains: frozenset[str]
     elements: Mapping[str, Mapping[str, str]]
+    sources: Mapping[str, tuple[str, ...]] = {}
 
 
 EMPTY = Ruleset(frozenset(), {})
@@ -56,7 +64,10 @@ def _commands(table: str, old: Ruleset, new: Ruleset, cluster_cidr: str) -> Iter
     for chain in sorted(new.chains - old.chains):
         yield f"add chain inet {table} {chain}"
         yield f"flush chain inet {table} {chain}"
-        if match := _CHAIN.fullmatch(chain):
+        if chain in new.sources:
+            yield f"add rule inet {table} {chain} ip saddr {{ {', '.join(new.sources[chain])} }} return"
+            yield f"add rule inet {table} {chain} drop"
+        elif match := _CHAIN.fullmatch(chain):
             by, policy, count, seconds = match.groups()
             for rule in _chain_rules(by, policy, count, seconds, cluster_cidr):
                 yield f"add rule inet {table} {chain} {rule}"
@@ -105,6 +116,15 @@ def replace(table: str, fixed: str, contents: Ruleset, cluster_cidr: str) -> str
     return f"add table inet {table}\ndelete table inet {table}\n{fixed}{diff(table, EMPTY, contents, cluster_cidr)}"
 
 
+def guard(sources: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    """The name of the chain that lets only these ranges pass, and the ranges without overlaps; ("", ()) if all may."""
+    networks = (ipaddress.IPv4Network(each.strip(), strict=False) for each in sources)
+    ranges = tuple(map(str, ipaddress.collapse_addresses(networks)))
+    if not ranges or "0.0.0.0/0" in ranges:
+        return "", ()
+    return f"from_{hashlib.sha256(' '.join(ranges).encode()).hexdigest()[:16]}", ranges
+
+
 def elements(table: str, verb: str, contents: Mapping[str, Mapping[str, str]]) -> str:
     """Commands that `add` or `delete` elements as they stand."""
     return "".join(
@@ -128,6 +148,7 @@ class Merged:
     def __init__(self) -> None:
         self._parts: dict[str, Ruleset] = {}
         self._owners: dict[tuple[str, str], set[str]] = {}
+        self._elements: dict[str, dict[str, str]] = {}  # the union
 
     def replace(self, owner: str, contents: Ruleset) -> tuple[Ruleset, Ruleset]:
         """Give an owner new contents; answers what changes by it: (before, after), ready for `diff`."""
@@ -147,12 +168,19 @@ class Merged:
                     del self._owners[name, key]
             else:
                 owners.add(owner)
-        return Ruleset(frozenset(), old), Ruleset(contents.chains, self._view(changed))
+        new = self._view(changed)
+        for name, key in changed:
+            if (value := new.get(name, {}).get(key)) is None:
+                self._elements.get(name, {}).pop(key, None)
+            else:
+                self._elements.setdefault(name, {})[key] = value
+        return Ruleset(frozenset(), old), Ruleset(contents.chains, new, contents.sources)
 
     def contents(self) -> Ruleset:
-        """All of it."""
+        """All of it, as it is until the next change."""
         chains = frozenset(chain for part in self._parts.values() for chain in part.chains)
-        return Ruleset(chains, self._view(self._owners))
+        sources = {chain: ranges for part in self._parts.values() for chain, ranges in part.sources.items()}
+        return Ruleset(chains, self._elements, sources)
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -179,7 +207,7 @@ def _value(part: Ruleset, name: str, key: str) -> str | None:
 def services_table(cluster_cidr: str, service_cidr: str) -> str:
     """The service proxy's table without contents. `cluster_cidr` holds all pods, `service_cidr` all ClusterIPs."""
     maps = "".join(f"  map {name} {{ {_MAP_TYPES[name]}; }}\n" for name in _SERVICE_MAPS)
-    affinity = "".join(f"  map affinity_{protocol} {{ {_AFFINITY_TYPE}; }}\n" for protocol in ("tcp", "udp"))
+    affinity = "".join(f"  map {name} {{ {_AFFINITY_TYPE}; }}\n" for name in AFFINITY)
     return f"""table inet {SERVICES} {{
 {maps}{affinity}  set hairpin {{ type ipv4_addr . ipv4_addr; }}
 
@@ -192,6 +220,7 @@ def services_table(cluster_cidr: str, service_cidr: str) -> str:
     jump dispatch
   }}
   chain dispatch {{
+    ip daddr . meta l4proto . th dport vmap @guarded
     ip saddr != {cluster_cidr} fib saddr type != local jump from_outside
     ip daddr . meta l4proto . th dport vmap @services
     ip daddr != {service_cidr} fib daddr type local meta l4proto . th dport vmap @nodeports
@@ -205,6 +234,8 @@ def services_table(cluster_cidr: str, service_cidr: str) -> str:
     type nat hook postrouting priority srcnat; policy accept;
     meta mark & {MASQUERADE:#x} != 0 meta mark set meta mark & {~MASQUERADE & 0xFFFFFFFF:#x} masquerade fully-random
     ct status dnat ip saddr . ip daddr @hairpin masquerade fully-random
+    oifname "{PODS_LINKS}" oifname != "{OWN_LINKS}" accept
+    ct status dnat fib saddr type local fib saddr . oif type != local masquerade fully-random
   }}
 
   chain stick {{
@@ -266,6 +297,7 @@ _MAP_TYPES = {
     "nodeports_local": _VERDICT_BY_PORT,
     "refused": _VERDICT_BY_ADDRESS,
     "refused_nodeports": _VERDICT_BY_PORT,
+    "guarded": _VERDICT_BY_ADDRESS,
     "sticky_tcp": "type ipv4_addr . inet_service : verdict",
     "sticky_udp": "type ipv4_addr . inet_service : verdict",
     "sticky_nodeports_tcp": "type inet_service : verdict",

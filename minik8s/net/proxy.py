@@ -1,7 +1,8 @@
 """The service proxy of a node: keeps the kernel's service table as Services and EndpointSlices say.
 
-A change is applied at once; what comes in while one is being applied goes into the next transaction together. Every
-minute, and at once when another program has touched the rules, the table is read back and healed.
+A change is applied at once; what comes in while one is being applied goes into the next transaction together. When
+another program has changed any rules of this host, our chains are looked at at once, and within a minute the whole
+table is read back and healed. The kernel counts transactions: while they are all ours, there is nothing to read.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from minik8s.api.kinds.endpointslice import EndpointSlice
+from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.service import Service
 from minik8s.client.informer import Informer
 from minik8s.log import get_logger
-from minik8s.net import nft, services
+from minik8s.net import conntrack, nft, services
 from minik8s.net.base import NetworkError
 from minik8s.net.metrics import proxy_metrics
-from minik8s.net.netlink import Netlink
-from minik8s.net.nftables import Nftables, NotThere
+from minik8s.net.nftables import Nftables, NotThere, Table
 
 FULL_SECONDS = 60.0
 RETRY_SECONDS = 1.0
-SETTLE_SECONDS = 0.02
+SETTLE_SECONDS = 0.02  # between looks at our chains while others change rules: their changes come in bursts
+ELSEWHERE_SECONDS = 0.2  # in which all nodes' proxies have heard of a change, and answers under way are given
 
 log = get_logger("proxy")
 
@@ -37,7 +39,6 @@ class ServiceProxy:
         slice_informer: Informer[EndpointSlice],
         node_name: str,
         nftables: Nftables,
-        netlink: Netlink,
         *,
         cluster_cidr: str,
         service_cidr: str,
@@ -47,16 +48,19 @@ class ServiceProxy:
         self._slices = slice_informer
         self._node = node_name
         self._nft = nftables
-        self._netlink = netlink
         self._cluster_cidr = cluster_cidr
         self._fixed = nft.services_table(cluster_cidr, service_cidr)
         self._own = frozenset(own_addresses)
         self._wanted = nft.Merged()
         self._chains: frozenset[str] = frozenset()  # in the kernel
         self._rules: dict[str, bytes] = {}  # by chain, as the kernel showed them when we had made them
+        self._strangers = -1  # Nftables.strangers() at the last full look
         self._dirty: set[str] = set()
+        self._dead: dict[str, set[str]] = {}  # Service -> endpoints that terminated and are gone
         self._disturbed = False
         self._wake = asyncio.Event()
+        self._applied = asyncio.Event()  # what the informers know is in the kernel
+        self._heard = asyncio.Event()  # set, and replaced, at each change of a slice
         self._metrics = proxy_metrics()
 
     async def run(self) -> None:
@@ -69,19 +73,37 @@ class ServiceProxy:
         await self._slices.synced()
         self._render(self._take_dirty())
         due = await self._guarded_reconcile(time.monotonic())
+        look_at = 0.0
         while True:
+            if not self._dirty:
+                self._applied.set()
+            until = max(look_at, time.monotonic()) if self._disturbed else due
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                async with asyncio.timeout(max(0.0, until - time.monotonic())):
                     await self._wake.wait()
             self._wake.clear()
             if self._dirty:
                 due = await self._sync(self._take_dirty(), due)
-            if self._disturbed:
-                await asyncio.sleep(SETTLE_SECONDS)  # others' changes come in bursts
+            if self._disturbed and time.monotonic() >= look_at:
                 self._disturbed = False
                 due = due if await self._is_intact() else 0.0
+                look_at = time.monotonic() + SETTLE_SECONDS
             if time.monotonic() >= due:
                 due = await self._guarded_reconcile(time.monotonic())
+
+    async def withdrawn(self, pod: Pod) -> None:
+        """Return when no Service leads new clients to a pod that was asked to end, here and most likely elsewhere.
+
+        At once if none ever did. A pod that is the last of its Service goes on being asked: there is nobody else.
+        """
+        uid, namespace = pod.metadata.uid, pod.metadata.namespace
+        known = self._slices.list(namespace)
+        if not any(e.targetRef is not None and e.targetRef.uid == uid for piece in known for e in piece.endpoints):
+            return
+        while any(services.leads_to(piece, uid) for piece in self._slices.list(namespace)):
+            await self._heard.wait()
+        await self._applied.wait()
+        await asyncio.sleep(ELSEWHERE_SECONDS)
 
     async def teardown(self) -> None:
         await self._nft.apply(nft.remove(nft.SERVICES))
@@ -90,11 +112,17 @@ class ServiceProxy:
 
     def _note(self, key: str) -> None:
         self._dirty.add(key)
+        self._applied.clear()
         self._wake.set()
 
     def _note_slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         for key in {services.service_key(piece) for piece in (old, new) if piece is not None} - {""}:
+            ended = services.terminating_ips(old) - services.terminating_ips(new)
+            if ended:
+                self._dead.setdefault(key, set()).update(ended)
             self._note(key)
+        self._heard.set()
+        self._heard = asyncio.Event()
 
     def _note_disturbance(self) -> None:
         self._disturbed = True
@@ -119,6 +147,7 @@ class ServiceProxy:
             await self._forget(parts)
         except NetworkError as error:  # the table is not what we think: look at all of it, now
             self._metrics.failures.inc()
+            self._strangers = -1
             log.warning("the kernel refused a change of services", error=str(error))
             return 0.0
         return due
@@ -139,11 +168,14 @@ class ServiceProxy:
     async def _forget(self, before: Mapping[str, nft.Ruleset]) -> None:
         """What the kernel remembers of connections to endpoints that are gone."""
         pairs = [(part, self._wanted.part(key)) for key, part in before.items()]
-        if flows := [flow for old, new in pairs for flow in services.stale_udp(old, new)]:
-            await self._netlink.forget_udp(flows)
-        lost = any(services.loses_sticky_endpoint(old, new) for old, new in pairs)
-        if lost and (table := await self._nft.table(nft.SERVICES)):
-            await self._unstick(table.affinity)
+        flows = [flow for old, new in pairs for flow in services.stale_udp(old, new)]
+        for key in before:
+            dead = self._dead.pop(key, set()) - services.endpoint_ips(self._slices.by_index("service", key))
+            flows += services.orphaned_tcp(self._wanted.part(key), dead)
+        if flows:
+            await conntrack.forget(flows)
+        if any(services.loses_sticky_endpoint(old, new) for old, new in pairs):
+            await self._unstick(await self._nft.maps(nft.SERVICES, *nft.AFFINITY))
 
     async def _unstick(self, affinity: Mapping[str, Mapping[str, str]]) -> None:
         _, stale = services.sort_affinity(affinity, self._wanted.contents())
@@ -164,25 +196,34 @@ class ServiceProxy:
         return now + FULL_SECONDS
 
     async def _reconcile(self) -> None:
-        """Compare the kernel with what is wanted and heal the difference."""
+        """Compare the kernel with what is wanted and heal the difference, unless nobody else has written since."""
+        strangers = await self._nft.strangers()
+        if self._rules and strangers == self._strangers:
+            return
         wanted = self._wanted.contents()
         table = await self._nft.table(nft.SERVICES)
         if table is None or not self._rules or not await self._is_intact():
-            live = services.sort_affinity(table.affinity, wanted)[0] if table else {}
-            if self._rules:
+            await self._make_anew(table, wanted)
+        else:
+            script = nft.diff(nft.SERVICES, table.contents, wanted, self._cluster_cidr)
+            if script:
                 self._metrics.drift.inc()
-                log.warning("the service rules were changed by another program; making them anew")
-            script = nft.replace(nft.SERVICES, self._fixed, wanted, self._cluster_cidr)
-            await self._nft.apply(script + nft.elements(nft.SERVICES, "add", live))
-            self._chains = wanted.chains
-            self._rules = await self._nft.rules(nft.SERVICES)
-            return
-        script = nft.diff(nft.SERVICES, table.contents, wanted, self._cluster_cidr)
-        if script:
+                log.warning("service addresses were changed by another program; healed", commands=script[:500])
+                await self._nft.apply(script)
+            await self._unstick(table.affinity)
+        self._strangers = strangers
+
+    async def _make_anew(self, table: Table | None, wanted: nft.Ruleset) -> None:
+        live = services.sort_affinity(table.affinity, wanted)[0] if table else {}
+        if self._rules:
             self._metrics.drift.inc()
-            log.warning("service addresses were changed by another program; healed", commands=script[:500])
-            await self._nft.apply(script)
-        await self._unstick(table.affinity)
+            log.warning("the service rules were changed by another program; making them anew")
+        script = nft.replace(nft.SERVICES, self._fixed, wanted, self._cluster_cidr)
+        await self._nft.apply(script + nft.elements(nft.SERVICES, "add", live))
+        self._chains = wanted.chains
+        self._rules = await self._nft.rules(nft.SERVICES)
+        if table and (flows := services.stale_udp(table.contents, wanted)):  # while we were away
+            await conntrack.forget(flows)
 
     async def _is_intact(self) -> bool:
         """Every chain is there and its rules are those first seen in it; new chains are learned."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from minik8s.api.kinds.endpointslice import SERVICE_NAME_LABEL, Endpoint, EndpointSlice
 from minik8s.api.kinds.service import Service, ServicePort
-from minik8s.net.nft import EMPTY, LOCAL_SLOTS, Ruleset
+from minik8s.net.nft import EMPTY, LOCAL_SLOTS, Ruleset, guard
 
 # A Service with one of these is somebody else's work (well-known labels of Kubernetes).
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
@@ -34,6 +34,18 @@ class Backends(NamedTuple):
 
     cluster: tuple[Backend, ...]
     local: tuple[Backend, ...]
+
+
+class Flow(NamedTuple):
+    """Connections of one `protocol` to `address` ("" = any: a port of the node) and `port`, answered by `endpoint`.
+
+    `endpoint` "" means all that nobody translated: the client spoke before there was an endpoint.
+    """
+
+    protocol: str
+    address: str
+    port: int
+    endpoint: str
 
 
 def service_key(piece: EndpointSlice) -> str:
@@ -58,7 +70,7 @@ def render(service: Service, slices: Sequence[EndpointSlice], node: str, *, own:
         if port.protocol not in ("TCP", "UDP"):
             continue  # SCTP: Docker's networks and our maps do not carry it
         _render_port(found, service, port, backends(port, slices, node), own)
-    return Ruleset(frozenset(found.chains), found.elements)
+    return Ruleset(frozenset(found.chains), found.elements, found.sources)
 
 
 def backends(port: ServicePort, slices: Iterable[EndpointSlice], node: str) -> Backends:
@@ -89,22 +101,54 @@ def is_ready(endpoint: Endpoint) -> bool:
     return endpoint.conditions.ready is not False
 
 
-def udp_ports(contents: Ruleset) -> dict[tuple[str, int], frozenset[str]]:
-    """(address, or "" for a node port; port) -> endpoint addresses, of UDP."""
-    flows: dict[tuple[str, int], set[str]] = {}
-    for name, parts in (("endpoints_udp", 3), ("nodeport_endpoints_udp", 2)):
+def endpoints_of(contents: Ruleset, protocol: str) -> dict[tuple[str, int], frozenset[str]]:
+    """(address, or "" for a node port; port) -> endpoint addresses."""
+    doors: dict[tuple[str, int], set[str]] = {}
+    for name, parts in ((f"endpoints_{protocol}", 3), (f"nodeport_endpoints_{protocol}", 2)):
         for key, value in contents.elements.get(name, {}).items():
             *address, port, _slot = key.split(" . ")
-            flow = (address[0] if parts == 3 else "", int(port))
-            flows.setdefault(flow, set()).add(value.split(" . ")[0])
-    return {flow: frozenset(addresses) for flow, addresses in flows.items()}
+            door = (address[0] if parts == 3 else "", int(port))
+            doors.setdefault(door, set()).add(value.split(" . ")[0])
+    return {door: frozenset(addresses) for door, addresses in doors.items()}
 
 
-def stale_udp(before: Ruleset, after: Ruleset) -> list[tuple[str, int, str]]:
-    """Flows the kernel must forget: to endpoints that went, and all of a port that had no endpoint (see Netlink)."""
-    old, new = udp_ports(before), udp_ports(after)
-    stale = [(*flow, ip) for flow, ips in old.items() for ip in sorted(ips - new.get(flow, frozenset()))]
-    return stale + [(*flow, "") for flow in new if flow not in old]
+def stale_udp(before: Ruleset, after: Ruleset) -> list[Flow]:
+    """Flows the kernel must forget: to endpoints that went, and all of a port that had no endpoint."""
+    old, new = endpoints_of(before, "udp"), endpoints_of(after, "udp")
+    stale = [Flow("udp", *door, ip) for door, ips in old.items() for ip in sorted(ips - new.get(door, frozenset()))]
+    return stale + [Flow("udp", *door, "") for door in new if door not in old]
+
+
+def orphaned_tcp(contents: Ruleset, dead: Iterable[str]) -> list[Flow]:
+    """Connections through a Service to endpoints of which nothing is left that could end them."""
+    doors = {_door(key) for name in _DOORS for key in contents.elements.get(name, {}) if " tcp " in f" {key}"}
+    return [Flow("tcp", *door, ip) for door in sorted(doors) for ip in sorted(set(dead))]
+
+
+_DOORS = ("services", "nodeports", "refused", "refused_nodeports")
+
+
+def _door(key: str) -> tuple[str, int]:
+    *address, _protocol, port = key.split(" . ")
+    return (address[0] if address else "", int(port))
+
+
+def endpoint_ips(slices: Iterable[EndpointSlice]) -> frozenset[str]:
+    """All of them, whatever their state."""
+    return frozenset(address for piece in slices for each in piece.endpoints for address in each.addresses[:1])
+
+
+def terminating_ips(piece: EndpointSlice | None) -> frozenset[str]:
+    endpoints = piece.endpoints if piece is not None else ()
+    return frozenset(each.addresses[0] for each in endpoints if each.addresses and each.conditions.terminating)
+
+
+def leads_to(piece: EndpointSlice, pod_uid: str) -> bool:
+    """Whether a slice still lists a pod as one that nobody has asked to end."""
+    return any(
+        each.targetRef is not None and each.targetRef.uid == pod_uid and not each.conditions.terminating
+        for each in piece.endpoints
+    )
 
 
 def sort_affinity(
@@ -142,9 +186,17 @@ class _Contents:
     def __init__(self) -> None:
         self.chains: set[str] = set()
         self.elements: dict[str, dict[str, str]] = {}
+        self.sources: dict[str, tuple[str, ...]] = {}
 
     def set(self, name: str, key: str, value: str = "") -> None:
         self.elements.setdefault(name, {})[key] = value
+
+    def guard(self, key: str, sources: Iterable[str]) -> None:
+        chain, ranges = guard(sources)
+        if chain:
+            self.chains.add(chain)
+            self.sources[chain] = ranges
+            self.set("guarded", key, f"jump {chain}")
 
     def goto(self, name: str, key: str, chain: str) -> None:
         self.chains.add(chain)
@@ -160,6 +212,9 @@ def _render_port(found: _Contents, service: Service, port: ServicePort, to: Back
             door = _Door(protocol, port.port, ip, _stickiness(service))
             _open(found, door, to.local if internal_local else to.cluster, "l" if internal_local else "c", to)
     doors = [_Door(protocol, port.port, ip, _stickiness(service)) for ip in external_ips(service) if ip not in own]
+    for door in doors:
+        if door.ip in _balancer_ips(service):
+            found.guard(door.key, filter(_is_v4_range, service.spec.loadBalancerSourceRanges))
     if port.nodePort:
         doors.append(_Door(protocol, port.nodePort, "", _stickiness(service)))
     for door in doors:
@@ -226,14 +281,25 @@ def _cluster_ips(service: Service) -> tuple[str, ...]:
 
 def external_ips(service: Service) -> Iterator[str]:
     """externalIPs and the addresses a load balancer gave, IPv4, each once."""
-    ingress = (entry.ip for entry in service.status.loadBalancer.ingress)
-    return iter(dict.fromkeys(filter(_is_v4, (*service.spec.externalIPs, *ingress))))
+    return iter(dict.fromkeys(filter(_is_v4, (*service.spec.externalIPs, *_balancer_ips(service)))))
+
+
+def _balancer_ips(service: Service) -> list[str]:
+    """Mode Proxy: the balancer itself answers there, also for those inside."""
+    return [entry.ip for entry in service.status.loadBalancer.ingress if entry.ipMode != "Proxy"]
 
 
 def _stickiness(service: Service) -> int:
     if service.spec.sessionAffinity != "ClientIP":
         return 0
     return service.spec.sessionAffinityConfig.clientIP.timeoutSeconds or 10800
+
+
+def _is_v4_range(text: str) -> bool:
+    try:
+        return ipaddress.ip_network(text.strip()).version == 4
+    except ValueError:
+        return False
 
 
 def _is_v4(address: str) -> bool:

@@ -117,7 +117,7 @@ async def _real(
     await netlink.hold_address(DNS_LINK, config.dns_ip)
     services, slices = informers.of(Service), informers.of(EndpointSlice)
     proxy = ServiceProxy(
-        services, slices, config.name, nftables, netlink, own_addresses=[config.dns_ip], **ranges
+        services, slices, config.name, nftables, own_addresses=[config.dns_ip], **ranges
     )  # fmt: skip
     resolver = host_resolver(config)
     dns = ClusterDns(
@@ -132,7 +132,10 @@ async def _real(
     )
     recorder = Recorder(client, "kubelet", host=config.name)
     pods = own_pods(informers, config.name)
-    kubelet = Kubelet(client, informers, runtime, network, recorder, _settings(config, identity), pods=pods)
+    settings = _settings(config, identity)
+    kubelet = Kubelet(
+        client, informers, runtime, network, recorder, settings, pods=pods, withdrawn=proxy.withdrawn
+    )  # fmt: skip
     own = Peer(config.name, config.ip, pod_cidr)
     peers = PeerRoutes(
         informers.of(Node), own, netlink, config.path("net"), config.pod_network, kubelet.node.nudge

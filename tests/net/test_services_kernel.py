@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dnslib import DNSRecord
@@ -62,7 +64,7 @@ async def node(host: Host, tmp_path: Path) -> AsyncIterator[Node]:
         tables = await stack.enter_async_context(Nftables())
         network = RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, tables, **CLUSTER)
         await stack.enter_async_context(network)
-        proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, netlink, own_addresses=["10.96.0.10"], **CLUSTER)
+        proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, own_addresses=["10.96.0.10"], **CLUSTER)
         await stack.enter_async_context(background(proxy.run(), network.run()))
         node = Node(host, network, tables, feed)
         await node.start(stack)
@@ -308,13 +310,138 @@ async def test_an_element_removed_by_hand_is_counted_and_healed(often: None, nod
         return await table(name)
 
     node.nft.table = counted  # type: ignore[method-assign]
-    async with asyncio.timeout(5):
-        while looks < 3:
-            await asyncio.sleep(0.01)
+    sh("nft add table inet elsewhere")  # as dockerd does all day
+    await until_true(lambda: looks == 1)
+    await asyncio.sleep(0.1)
+    assert looks == 1  # read once: nobody has written since
     assert drift._value.get() == before  # nothing of our own looks like drift
     sh(f"nft 'delete element inet minik8s services {{ {VIP} . tcp . 80 }}'")
     await answers(None, VIP, 80, "a", "b")
     assert drift._value.get() == before + 1
+
+
+async def until_true(check: Callable[[], bool]) -> None:
+    async def asked() -> bool:
+        return check()
+
+    await until(asked)
+
+
+async def test_only_strangers_transactions_are_told(host: Host) -> None:
+    async with Nftables() as tables:
+        quiet = await tables.strangers()
+        await tables.apply("add table inet minik8s\nadd set inet minik8s s { type mark; }\n")
+        await tables.apply("add element inet minik8s s { 1 }\nadd element inet minik8s s { 2 }\n")
+        with pytest.raises(NftError):
+            await tables.apply("delete element inet minik8s s { 3 }\n")
+        await tables.table("minik8s")
+        assert await tables.strangers() == quiet
+        sh("nft add table inet elsewhere; nft delete element inet minik8s s { 1 }")
+        assert await tables.strangers() == quiet + 2
+
+
+def guarded(*sources: str, **more: Any) -> Service:
+    balancer = {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}
+    return make_service(type="LoadBalancer", status=balancer, loadBalancerSourceRanges=list(sources), **more)
+
+
+async def test_load_balancer_source_ranges(node: Node) -> None:
+    node.serve(guarded("198.51.100.0/24", "10.244.0.0/16", " 10.244.0.0/24"), "a")
+    await answers(node.b, "203.0.113.9", 80, "a")
+    await drops(node.host.outside, "203.0.113.9", 80)
+    await answers(node.host.outside, VIP, 80, "a")  # the balancer's address alone is guarded
+    node.feed.put(guarded(f"{OUTSIDE}/32"))
+    await answers(node.host.outside, "203.0.113.9", 80, "a")
+    await drops(node.b, "203.0.113.9", 80)
+    node.feed.put(guarded("0.0.0.0/0"))
+    await answers(node.b, "203.0.113.9", 80, "a")
+
+
+async def test_udp_is_refused_at_once_and_so_are_ports_without_endpoints(node: Node) -> None:
+    node.serve(make_service(ports=[{"port": 53, "protocol": "UDP", "nodePort": 30053}], type="NodePort"))
+    for client, address, port in ((node.b, VIP, 53), (None, VIP, 53), (node.host.outside, NODE, 30053)):
+
+        async def check(client: int | None = client, address: str = address, port: int = port) -> bool:
+            sock = inside(client, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
+            with sock:
+                sock.connect((address, port))
+                try:
+                    sock.send(b"?")
+                    await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 100), 0.3)
+                except (ConnectionRefusedError, PermissionError):  # the second is what the kernel tells the host itself
+                    return True
+                except TimeoutError:
+                    return False
+            return False
+
+        await until(check)
+
+
+async def test_a_service_of_the_host_network(node: Node) -> None:
+    """Its endpoint is the node itself: from a pod, from the node, from outside, through each kind of address."""
+    service = make_service(ports=[{"port": 80, "nodePort": 30080}], type="NodePort")
+    async with server(None, "host", 8080):
+        node.feed.put(service, make_slice(endpoint(NODE)))
+        for client in (node.a, None):
+            await answers(client, VIP, 80, "host")
+            await answers(client, NODE, 30080, "host")
+        await answers(node.host.outside, NODE, 30080, "host")
+        assert await ask(node.a, VIP, 80) == f"host {node.ip_a}"
+
+
+async def test_affinity_ends_with_its_timeout(node: Node) -> None:
+    config = {"clientIP": {"timeoutSeconds": 1}}
+    node.serve(make_service(sessionAffinity="ClientIP", sessionAffinityConfig=config), "a", "b")
+    await answers(None, VIP, 80, "a", "b")
+    assert len({(await ask(None, VIP, 80)).split()[0] for _ in range(10)}) == 1
+    seen = set()
+
+    async def forgotten() -> bool:
+        table = await node.nft.maps(nft.SERVICES, *nft.AFFINITY)
+        if table["affinity_tcp"]:
+            return False
+        seen.add((await ask(None, VIP, 80)).split()[0])
+        return seen == {"a", "b"}
+
+    await until(forgotten, timeout=30)
+
+
+async def test_a_client_of_a_pod_that_vanished_is_reset_and_one_of_a_pod_that_is_taken_out_goes_on(node: Node) -> None:
+    service = make_service()
+    node.serve(service, "a")
+    await answers(node.b, VIP, 80, "a")
+    loop = asyncio.get_running_loop()
+    talk = inside(node.a, lambda: socket.create_server(("0.0.0.0", 8081)))
+    talk.setblocking(False)
+    piece = make_slice(endpoint(node.ip_a), ports=[{"port": 8081}])
+    node.feed.put(service, piece)
+
+    async def connected() -> socket.socket:
+        sock = inside(node.b, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        await asyncio.wait_for(loop.sock_connect(sock, (VIP, 80)), 3)
+        return sock
+
+    with talk:
+        client = await connected()
+        while True:  # the change may not be in the kernel yet
+            try:
+                served, _ = await asyncio.wait_for(loop.sock_accept(talk), 0.2)
+                break
+            except TimeoutError:
+                client.close()
+                client = await connected()
+        with client, served:
+            for conditions in ({"ready": False}, {"ready": False, "serving": True, "terminating": True}):
+                node.feed.put(make_slice(endpoint(node.ip_a, **conditions), ports=[{"port": 8081}]))
+                await asyncio.sleep(0.05)
+                await loop.sock_sendall(client, b"still here")
+                assert await asyncio.wait_for(loop.sock_recv(served, 100), 3) == b"still here"
+            node.host.end(node.a)
+            node.feed.put(make_slice(endpoint(node.ip_b)))
+            await answers(node.b, VIP, 80, "b")
+            await loop.sock_sendall(client, b"anybody?")
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(loop.sock_recv(client, 100), 3)
 
 
 async def test_a_restarted_proxy_disturbs_nobody(host: Host, tmp_path: Path) -> None:
@@ -332,7 +459,7 @@ async def test_a_restarted_proxy_disturbs_nobody(host: Host, tmp_path: Path) -> 
             feed.put(make_slice(*map(endpoint, ips)))
             chosen = ""
             for _ in range(3):
-                proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, netlink, **CLUSTER)
+                proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, **CLUSTER)
                 async with background(proxy.run()):
                     await answers(None, VIP, 80, chosen or "a", chosen or "b")
                     seen = {(await ask(None, VIP, 80)).split()[0] for _ in range(10)}
@@ -388,7 +515,7 @@ async def test_teardown_leaves_the_host_as_it_was(host: Host, tmp_path: Path) ->
     feed = Feed()
     async with Netlink() as netlink, Nftables() as tables:
         async with RoutedPodNetwork("10.244.0.0/24", tmp_path, netlink, tables, **CLUSTER) as network:
-            proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, netlink, **CLUSTER)
+            proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, **CLUSTER)
             async with background(proxy.run(), network.run()):
                 ip = (await network.attach("a", pid := host.pod())).ip
                 await netlink.hold_address("mk8s-dns", "10.96.0.10")

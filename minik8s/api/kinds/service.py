@@ -52,12 +52,14 @@ class ServiceSpec(Struct):
     ipFamilies: tuple[str, ...] = ()
     ipFamilyPolicy: str = ""
     loadBalancerIP: str = ""
+    loadBalancerSourceRanges: tuple[str, ...] = ()
     loadBalancerClass: str = ""
     allocateLoadBalancerNodePorts: bool = True
 
 
 class LoadBalancerIngress(Struct):
     ip: str = ""
+    ipMode: str = ""
     hostname: str = ""
 
 
