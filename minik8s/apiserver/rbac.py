@@ -101,10 +101,11 @@ class RBACAuthorizer:
 
 _READ = ("get", "list", "watch")
 _NODE_VERBS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "nodes"): (*_READ, "create", "update", "patch"),
+    ("", "nodes"): (*_READ, "create", "update", "patch", "delete"),
     ("", "nodes/status"): ("get", "update", "patch"),
     ("", "pods"): (*_READ, "create", "update", "patch", "delete"),
     ("", "pods/status"): ("get", "update", "patch"),
+    ("", "pods/eviction"): ("create",),
     ("", "services"): _READ,
     ("", "endpoints"): _READ,
     ("", "namespaces"): _READ,

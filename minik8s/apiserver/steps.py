@@ -255,7 +255,8 @@ class NodeRestriction:
             case "nodes":
                 if not self._is_own(node, op.name, op.obj if op.verb == "create" else None):
                     raise _refuse(op, f'node "{node}" is not allowed to modify node "{op.name}"')
-                self._check_labels(op, node)
+                if op.verb != "delete":
+                    self._check_labels(op, node)
             case "leases.coordination.k8s.io":
                 if op.namespace != LEASES or not self._is_own(node, op.name):
                     raise _refuse(op, f'node "{node}" can only write its own lease, {LEASES}/{node}')

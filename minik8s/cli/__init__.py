@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("agent", "run", "Run the agent in the foreground."),
     "init": ("lifecycle", "init", "Prepare this machine as a master and start it."),
     "join": ("lifecycle", "join", "Make this machine a node of a cluster."),
+    "leave": ("leave", "leave", "Take this machine out of its cluster."),
     "start": ("lifecycle", "start", "Start the agent in the background, creating or resuming."),
     "stop": ("lifecycle", "stop", "Stop the agent; pods keep running."),
     "reset": ("lifecycle", "reset", "Remove everything that minik8s made on this machine."),

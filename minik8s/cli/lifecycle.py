@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def init(config_file: Path | None, no_start: bool, **flags: Any) -> None:
             "init makes a master; to make this machine a node, use 'minik8s join ADDR --token T'"
         )
     _check_root(config)
-    with _told(process.ProcessError, IdentityError):
+    with told(process.ProcessError, IdentityError):
         fresh = not config.path("pki", "ca.crt").exists()
         master_identity(config)
         save(config)
@@ -70,15 +71,16 @@ def init(config_file: Path | None, no_start: bool, **flags: Any) -> None:
 def join(address: str, config_file: Path | None, **flags: Any) -> None:
     """Make this machine a node of the cluster whose master is at ADDR, with a token from 'minik8s token create'."""
     from minik8s.roles import process
-    from minik8s.roles.join import JoinError
+    from minik8s.roles.contact import JoinError
     from minik8s.roles.join import join as join_cluster
 
     config = read_config(config_file, flags | {"role": "worker", "join": address})
     _check_root(config)
-    with _told(JoinError, process.ProcessError):
+    with told(JoinError, process.ProcessError):
         asyncio.run(join_cluster(config))
         click.echo(f"node {config.name} has joined {config.server}")
-        save(config)
+        save(replace(config, node_name=config.name))  # it stays this node, whatever the host is called one day
+        process.stop(config.data_dir, patience=STOP_PATIENCE)  # one whose Node was deleted registers at a start
         if process.has_systemd():
             process.install_unit(config.data_dir)
     _start(config)
@@ -90,7 +92,7 @@ def start(config_file: Path | None, **flags: Any) -> None:
     """Start the agent in the background: a new cluster if the data folder is empty, else the one that is there."""
     config = read_config(config_file, flags)
     _check_root(config)
-    with _told():
+    with told():
         save(config)
     _start(config)
 
@@ -101,7 +103,7 @@ def stop(data_dir: Path) -> None:
     """Stop the agent; its pods keep running and are taken up again by 'minik8s start'."""
     from minik8s.roles import process
 
-    with _told(process.ProcessError):
+    with told(process.ProcessError):
         pid = process.stop(data_dir.absolute(), patience=STOP_PATIENCE)
     click.echo(f"stopped the agent (pid {pid})" if pid else f"no agent runs on {data_dir}")
 
@@ -121,11 +123,11 @@ def reset(data_dir: Path, dry_run: bool, yes: bool) -> None:
     config = read_config(None, {"data_dir": str(data_dir)})
     if not (dry_run or yes or sys.stdin.isatty()):
         raise click.ClickException("nobody is here to be asked: give --yes, or --dry-run to see what would go")
-    with _told(process.ProcessError, NotOurs):
-        asyncio.run(_reset(config, dry_run=dry_run, yes=yes))
+    with told(process.ProcessError, NotOurs):
+        asyncio.run(take_away(config, dry_run=dry_run, yes=yes))
 
 
-async def _reset(config: Config, *, dry_run: bool, yes: bool) -> None:
+async def take_away(config: Config, *, dry_run: bool, yes: bool) -> None:
     from minik8s.net.base import NetworkError
     from minik8s.roles import process
     from minik8s.roles.reset import Reset
@@ -207,13 +209,13 @@ def _start(config: Config) -> None:
         click.echo(f"the agent runs already (pid {pid})")
         return
     began = time.monotonic()
-    with _told(process.ProcessError), _spinner("starting the agent") as turn:
+    with told(process.ProcessError), _spinner("starting the agent") as turn:
         pid = process.start(config, patience=START_PATIENCE, waiting=turn)
     click.echo(f"the agent runs (pid {pid}) and answers at {config.server} after {time.monotonic() - began:.1f} s")
 
 
 @contextmanager
-def _told(*faults: type[Exception]) -> Iterator[None]:
+def told(*faults: type[Exception]) -> Iterator[None]:
     """Faults that are to be expected, and files that cannot be used, are one line and exit code 1."""
     try:
         yield

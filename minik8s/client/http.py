@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
+from aiohttp.connector import AddrInfoType
 from yarl import URL
 
 from minik8s import __version__
@@ -21,6 +23,9 @@ REQUEST_TIMEOUT = 60.0  # seconds for a whole request that is no watch
 CONNECT_TIMEOUT = 10.0  # seconds; TCP and TLS
 CONNECTIONS = 16  # requests at once, watches apart: each connection costs a TLS handshake, worth dozens of requests
 SILENCE = 150.0  # seconds without a byte after which a watch's peer is dead: bookmarks come every 60
+# When the way to the server is cut nobody says so, and TCP itself would wait a quarter of an hour. What is sent has to
+# be acknowledged within this many milliseconds, and an idle connection (a watch) is tried after so many seconds.
+UNACKNOWLEDGED, IDLE, TRY_AGAIN, TRIES = 10_000, 10, 5, 2
 
 
 class HttpTransport:
@@ -42,7 +47,9 @@ class HttpTransport:
 
     async def __aenter__(self) -> Self:
         # Watches hold a connection each, so there is no limit on those.
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._context or True, keepalive_timeout=60)
+        connector = aiohttp.TCPConnector(
+            limit=0, ssl=self._context or True, keepalive_timeout=60, socket_factory=_watchful_socket
+        )
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=CONNECT_TIMEOUT)
         headers = {"user-agent": f"minik8s/{__version__}", "accept": "application/json"}
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
@@ -101,6 +108,21 @@ class HttpTransport:
     def _authorization(self) -> dict[str, str]:
         token = self._token if isinstance(self._token, str) else self._token()
         return {"authorization": f"Bearer {token}"} if token else {}
+
+
+def _watchful_socket(info: AddrInfoType) -> socket.socket:
+    """A socket that notices within seconds that its peer is out of reach."""
+    family, kind, protocol, _, _ = info
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED),
+        (socket.TCP_KEEPIDLE, IDLE),
+        (socket.TCP_KEEPINTVL, TRY_AGAIN),
+        (socket.TCP_KEEPCNT, TRIES),
+    ):
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
 
 
 class _translated:  # noqa: N801 - reads as a statement

@@ -27,6 +27,7 @@ from minik8s.controllers.service_lb import ServiceLBController
 from minik8s.controllers.serviceaccount import RootCAController, ServiceAccountController
 from minik8s.controllers.settings import DEFAULTS, Settings
 from minik8s.controllers.taint_eviction import TaintEvictionController
+from minik8s.controllers.token_cleaner import TokenCleaner
 
 CONTROLLERS: tuple[type[Controller], ...] = (
     ReplicaSetController,
@@ -45,6 +46,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     NodeIpamController,
     PodGCController,
     EventTTLController,
+    TokenCleaner,
     NamespaceController,
     GarbageCollector,
 )
@@ -85,6 +87,7 @@ def build(
         NodeIpamController(client, informers, nodes, settings.pod_cidr, settings.node_cidr_mask),
         PodGCController(client, informers, clock, settings.terminated_pod_threshold),
         EventTTLController(client, informers, clock, settings.event_ttl),
+        TokenCleaner(client, informers, clock),
         NamespaceController(client, informers, clock),
         GarbageCollector(client, informers),
     ]

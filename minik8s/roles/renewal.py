@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from minik8s.aio import backoff, wait_any
-from minik8s.clock import Clock, rfc3339, system_clock
+from minik8s.clock import Clock, system_clock
 from minik8s.log import get_logger
 from minik8s.roles.identity import Files, IdentityError, client_context, renewal_due, server_context
 
@@ -68,6 +68,7 @@ class Credentials:
                 due = self._clock() + delay
             else:
                 delays = backoff(1.0, 300.0)
+                log.debug("certificates looked at", renewal_in_seconds=round(due - self._clock()))
 
     def reload(self) -> None:
         for context, pair in self._live:
@@ -77,5 +78,4 @@ class Credentials:
         """When the first of the certificates is to be renewed, and a little later. ValueError: one is broken."""
         now = self._clock()
         first = min(renewal_due(file.read_bytes()) for file in self._certificates)
-        log.debug("certificates are good", renewal=rfc3339(first))
         return first + max(first - now, 0.0) * random.random() * SPREAD

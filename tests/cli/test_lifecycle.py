@@ -161,6 +161,48 @@ def test_a_simulated_worker_joins_and_is_started(place: Place, tmp_path: Path) -
     assert not worker.data.exists()
 
 
+@pytest.mark.timeout(120)
+def test_a_worker_leaves_and_comes_back(place: Place, tmp_path: Path) -> None:
+    fine("init", "--role", "master", *place.options)
+    join = ("join", f"127.0.0.1:{place.port}", "--token", fine("token", "create", *place.here).strip())
+    kubeconfig = ("--kubeconfig", str(place.data / "admin.kubeconfig"))
+    worker = Place(tmp_path / "worker", 0)
+    options = (*worker.here, "--runtime", "fake", "--node-name", "w1", "--node-ip", "127.0.0.1")
+
+    def registered() -> bool:
+        nodes = fine("get", "nodes", *kubeconfig)
+        return "w1" in nodes and "NotReady" not in nodes and "Unknown" not in nodes
+
+    try:
+        fine(*join, *options)
+        assert json.loads((worker.data / "config.yaml").read_text())["nodeName"] == "w1"
+        until(registered)
+        assert "is the master, without which" in fails("leave", "--yes", *place.here)
+        assert "nothing was done" in fails("leave", *worker.here)
+        other = (*options[:1], str(tmp_path / "other"), *options[2:])
+        assert "a living node is already called" in fails(*join, *other)
+
+        said = fine("leave", "--drain", "--yes", *worker.here)
+        assert "node/w1 drained" in said
+        assert "node w1 deleted" in said
+        assert not worker.data.exists()
+        assert fine("get", "nodes", "-o", "name", *kubeconfig) == ""
+
+        fine(*join, *options)
+        until(registered)
+        fine("delete", "node", "w1", *kubeconfig)
+        fine(*join, *options)  # with the key that it still has, and its agent running
+        until(registered)
+        fine("stop", *place.here)
+        left = run("leave", "--yes", *worker.here)
+        assert left.code == 0
+        assert "kubectl delete node w1" in left.err, "a master that is away keeps nobody from leaving"
+        assert not worker.data.exists()
+    finally:
+        run("reset", "--yes", *worker.here)
+    assert "has joined a cluster" in fails("leave", "--yes", *worker.here)
+
+
 def test_mistakes_are_one_line_and_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ("--data-dir", str(tmp_path / "d"))
     assert "not a port" in fails("start", *data, "--listen", "x:y")

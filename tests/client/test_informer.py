@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from minik8s.aio import background
 from minik8s.api.errors import Gone, ServiceUnavailable, Timeout
 from minik8s.api.kinds.configmap import ConfigMap
+from minik8s.api.kinds.pod import Pod
 from minik8s.api.scheme import SCHEME
 from minik8s.client.base import Client
-from minik8s.client.informer import Informer, Informers
+from minik8s.client.informer import LONGEST_DELAY, Informer, Informers
 from tests.client.wire import Wire, Wired, wired
 
 RESOURCE = SCHEME.of(ConfigMap)
@@ -243,3 +245,48 @@ def test_a_wire_is_a_transport() -> None:
     from minik8s.client.base import Transport
 
     assert {name for name in vars(Transport) if not name.startswith("_")} <= set(dir(Wire))
+
+
+class Herd:
+    """A server that is away until `back`, and counts who knocks when (seconds of the loop)."""
+
+    def __init__(self, back: float) -> None:
+        self.back = back
+        self.knocks: list[float] = []
+        self.lists: list[float] = []
+
+    async def request(self, method: str, path: str, **more: Any) -> bytes:
+        now = asyncio.get_running_loop().time()
+        self.knocks.append(now)
+        if now < self.back:
+            raise ServiceUnavailable("nobody is here")
+        self.lists.append(now)
+        return b'{"metadata": {"resourceVersion": "7"}, "items": []}'
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, query: Mapping[str, str] | None = None
+    ) -> AsyncIterator[AsyncIterator[Sequence[bytes]]]:
+        async def never() -> AsyncIterator[Sequence[bytes]]:
+            await asyncio.Event().wait()
+            yield ()
+
+        yield never()
+
+
+@pytest.mark.looptime
+async def test_two_hundred_nodes_do_not_come_back_as_a_herd() -> None:
+    """Without a master nobody gives up, and nobody hurries; with it all are back soon, spread over seconds."""
+    herd = Herd(back=90.0)
+    client = Client(herd)
+    informers = [Informer(client, client.resource(Pod), Pod, fields=f"spec.nodeName=n{i}") for i in range(200)]
+    async with background(*(informer.run() for informer in informers)):
+        for informer in informers:
+            await informer.synced()
+    assert len(herd.lists) == 200
+    assert max(herd.lists) - herd.back <= LONGEST_DELAY
+    waiting = [knock for knock in herd.knocks if 30 < knock < herd.back]
+    assert len(waiting) <= 60 * 200 / (LONGEST_DELAY / 2)
+    for knocks in (herd.lists, waiting):
+        busiest = Counter(int(knock * 10) for knock in knocks).most_common(1)[0][1]
+        assert busiest <= 30, f"{busiest} of 200 in a tenth of a second"

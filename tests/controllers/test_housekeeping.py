@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from minik8s.api.kinds.configmap import ConfigMap
@@ -12,9 +13,12 @@ from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.rbac import ClusterRole
 from minik8s.api.kinds.replicaset import ReplicaSet
+from minik8s.api.kinds.secret import Secret
 from minik8s.api.kinds.serviceaccount import ServiceAccount
 from minik8s.api.meta import Object, condition
+from minik8s.apiserver.tokens import bootstrap_secret
 from minik8s.clock import ManualClock, rfc3339
+from minik8s.controllers import token_cleaner
 from minik8s.controllers.settings import Settings
 
 from .cluster import Cluster, control_plane, exists, workload
@@ -221,3 +225,27 @@ async def test_events_are_forgotten_after_their_time():
         clock.advance(3000)
         sweeper.queue.add("events")
         await cluster.until(lambda: not cluster.get(Event, "again"))
+
+
+async def test_expired_tokens_are_deleted_a_while_later() -> None:
+    clock = ManualClock()
+    async with control_plane(clock=clock) as cluster:
+        await cluster.client.create(Namespace, {"metadata": {"name": "kube-system"}})
+        ends = {"gone": clock() - token_cleaner.KEEP - 1, "late": clock() - 1, "good": clock() + 60, "always": 0.0}
+        for name, end in ends.items():
+            await cluster.client.create(Secret, bootstrap_secret(name, "0" * 16, expires=end))
+        odd = bootstrap_secret("odd", "0" * 16, expires=1)
+        odd["data"]["expiration"] = "c29vbg=="  # "soon"
+        await cluster.client.create(Secret, odd)
+        opaque = bootstrap_secret("other", "0" * 16, expires=1) | {"type": "Opaque"}
+        await cluster.client.create(Secret, opaque)
+
+        async def left() -> set[str]:
+            found = await cluster.client.list(Secret, "kube-system")
+            return {secret.metadata.name.removeprefix("bootstrap-token-") for secret in found.items}
+
+        async with asyncio.timeout(10):
+            while "gone" in await left():
+                await asyncio.sleep(0.01)
+        await cluster.settle()
+        assert await left() == {"late", "good", "always", "odd", "other"}

@@ -7,6 +7,7 @@ import socket
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,10 +57,10 @@ class Place:
 
 
 @asynccontextmanager
-async def master_at(folder: Path):
+async def master_at(folder: Path, **settings: Any):
     config = Config(
         data_dir=folder / "master", store="memory", runtime="fake", role="master", node_ip="127.0.0.1",
-        listen=f"127.0.0.1:{free_port()}", node_name="master",
+        listen=f"127.0.0.1:{free_port()}", node_name="master", **settings,
     )  # fmt: skip
     keys = master_identity(config)
     async with open_master(config, keys) as master:
