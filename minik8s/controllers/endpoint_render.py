@@ -6,16 +6,24 @@ Shared by the EndpointSlice and the Endpoints controller; the rules are those of
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from minik8s.api.kinds.endpoints import EndpointPort
 from minik8s.api.kinds.endpointslice import Endpoint, EndpointConditions
 from minik8s.api.kinds.pod import Container, Pod
-from minik8s.api.kinds.service import Service, ServicePort
+from minik8s.api.kinds.service import Service, ServicePort, ServiceSpec
 from minik8s.api.meta import ObjectReference
 from minik8s.controllers.pod_facts import is_finished, is_ready
 
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 Ports = tuple[EndpointPort, ...]
+
+
+class Part(NamedTuple):
+    """A pod in a Service of one address family; None: it is no endpoint now."""
+
+    ports: Ports
+    endpoint: Endpoint | None
 
 
 def is_managed(service: Service) -> bool:
@@ -92,13 +100,34 @@ def endpoint(service: Service, pod: Pod, family: str) -> Endpoint:
     )
 
 
-def render(service: Service, pods: Iterable[Pod], family: str) -> dict[Ports, list[Endpoint]]:
+class Kept:
+    """What was rendered of one Service's pods the last time, by pod; used again where neither has changed."""
+
+    def __init__(self) -> None:
+        self.spec = ServiceSpec()
+        self.parts: dict[tuple[str, str, str], Part] = {}
+
+
+def render(service: Service, pods: Iterable[Pod], family: str, kept: Kept | None = None) -> dict[Ports, list[Endpoint]]:
     """The endpoints of a Service, grouped by ports, since named ports may differ from pod to pod."""
     groups: dict[Ports, list[Endpoint]] = {}
+    known = kept.parts if kept is not None and kept.spec == service.spec else {}
+    parts: dict[tuple[str, str, str], Part] = {}
     for pod in sorted(pods, key=lambda each: each.metadata.name):
-        if selects_pod(service, pod) and not is_finished(pod) and addresses(pod, family):
-            groups.setdefault(ports(service, pod), []).append(endpoint(service, pod, family))
+        key = (pod.metadata.uid, pod.metadata.resourceVersion, family)
+        part = parts[key] = known.get(key) or _part(service, pod, family)
+        if part.endpoint is not None:
+            groups.setdefault(part.ports, []).append(part.endpoint)
+    if kept is not None:
+        others = {key: part for key, part in known.items() if key[2] != family}
+        kept.spec, kept.parts = service.spec, parts | others
     return groups
+
+
+def _part(service: Service, pod: Pod, family: str) -> Part:
+    if selects_pod(service, pod) and not is_finished(pod) and addresses(pod, family):
+        return Part(ports(service, pod), endpoint(service, pod, family))
+    return Part((), None)
 
 
 def labels(service: Service, **own: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from minik8s.api.kinds.service import Service
 from minik8s.api.meta import Json
 from minik8s.client.base import Client
 from minik8s.client.informer import Informers
-from minik8s.controllers.endpoint_render import families, is_managed, labels, render
+from minik8s.controllers.endpoint_render import Kept, families, is_managed, labels, render
 from minik8s.controllers.endpointslice import PodFollower
 
 MANAGED_BY = "endpoints.kubernetes.io/managed-by"
@@ -23,10 +23,12 @@ OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 MAX_ADDRESSES = 1000  # in one object; more are cut off and marked so, as in Kubernetes
 
 
-def subsets(service: Service, pods: Iterable[Pod]) -> tuple[tuple[EndpointSubset, ...], bool]:
+def subsets(service: Service, pods: Iterable[Pod], kept: Kept | None = None) -> tuple[tuple[EndpointSubset, ...], bool]:
     """What the object should say, and whether addresses had to be left out. Terminating pods are not in it."""
     found, room, cut = [], MAX_ADDRESSES, False
-    for ports, endpoints in sorted(render(service, pods, families(service)[0]).items(), key=lambda item: repr(item[0])):
+    for ports, endpoints in sorted(
+        render(service, pods, families(service)[0], kept).items(), key=lambda item: repr(item[0])
+    ):
         alive = [e for e in endpoints if not e.conditions.terminating or service.spec.publishNotReadyAddresses]
         alive.sort(key=lambda e: (not e.conditions.ready, e.addresses))
         cut = cut or len(alive) > room
@@ -52,17 +54,19 @@ class EndpointsController(PodFollower):
 
     def __init__(self, client: Client, informers: Informers) -> None:
         super().__init__(client, informers)
+        self._kept: dict[str, Kept] = {}
         self._endpoints = informers.of(Endpoints)
         self._endpoints.on_change(self._endpoints_changed)
 
     def _endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
         each = new or old
         if each is not None and each.metadata.labels.get(MANAGED_BY) == MANAGER:
-            self.queue.add_after(each.key, self.patience(each.metadata.namespace))
+            self.soon(each.key)
 
     async def reconcile(self, key: str) -> float | None:
         service, known = self._services.by_key(key), self._endpoints.by_key(key)
         if service is None or service.deleting or service.spec.type == "ExternalName":
+            self._kept.pop(key, None)
             if known is not None and known.metadata.labels.get(MANAGED_BY) == MANAGER:
                 await self._remove(known)
             return None
@@ -77,7 +81,8 @@ class EndpointsController(PodFollower):
             return
 
     async def _write(self, service: Service, known: Endpoints | None) -> None:
-        wanted, cut = subsets(service, self._pods.list(service.metadata.namespace))
+        kept = self._kept.setdefault(service.key, Kept())
+        wanted, cut = subsets(service, self.selected(service.key), kept)
         marks = labels(service, **{MANAGED_BY: MANAGER})
         full = {OVER_CAPACITY: "truncated"} if cut else {}
         meta = {"name": service.metadata.name, "namespace": service.metadata.namespace}

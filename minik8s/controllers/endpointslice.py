@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -14,8 +15,8 @@ from minik8s.api.meta import Json
 from minik8s.client.base import Client
 from minik8s.client.controller import Controller
 from minik8s.client.informer import Informer, Informers
-from minik8s.controllers.crowd import patience
-from minik8s.controllers.endpoint_render import facts, families, is_managed, labels, render, selects_pod
+from minik8s.controllers.crowd import pause
+from minik8s.controllers.endpoint_render import Kept, facts, families, is_managed, labels, render, selects_pod
 from minik8s.controllers.ownership import owner_reference
 from minik8s.controllers.slice_plan import plan
 
@@ -24,28 +25,53 @@ BY_SERVICE = "service"
 
 
 class PodFollower(Controller):
-    """Brings every Service back whose endpoints a changed pod may touch."""
+    """Knows which pods each Service selects, and brings a Service back when one of them changes in what matters."""
 
     def __init__(self, client: Client, informers: Informers) -> None:
         super().__init__(client, informers)
         self._services = informers.of(Service)
         self._pods = informers.of(Pod)
-        self._services.on_change(lambda old, new: self.queue.add((new or old or Service()).key))
+        self._selected: dict[str, set[str]] = {}  # Service's key -> its pods' keys
+        self._looked: dict[str, float] = {}  # Service's key -> when it was looked at, by the loop's clock
+        self._services.on_change(self._service_changed)
         self._pods.on_change(self._pod_changed)
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        key = (new or old or Service()).key
+        if new is None:
+            self._selected.pop(key, None)
+            self._looked.pop(key, None)
+        elif old is None or old.spec.selector != new.spec.selector or is_managed(old) != is_managed(new):
+            candidates = self._pods.list(new.metadata.namespace) if is_managed(new) else []
+            self._selected[key] = {pod.key for pod in candidates if selects_pod(new, pod)}
+        self.queue.add(key)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         if old is not None and new is not None and facts(old) == facts(new):
             return
-        known = [pod for pod in (old, new) if pod is not None]
-        namespace = known[0].metadata.namespace
-        wait = self.patience(namespace)
-        for service in self._services.list(namespace):
-            if is_managed(service) and any(selects_pod(service, pod) for pod in known):
-                self.queue.add_after(service.key, wait)
+        pod = new or old
+        assert pod is not None
+        for service in self._services.list(pod.metadata.namespace):
+            selected = self._selected.get(service.key, set())
+            was = pod.key in selected
+            if new is not None and is_managed(service) and selects_pod(service, new):
+                selected.add(pod.key)
+            elif was:
+                selected.discard(pod.key)
+            else:
+                continue
+            self.soon(service.key)
 
-    def patience(self, namespace: str) -> float:
-        """Seconds to wait for more: a look goes through all pods of the namespace."""
-        return patience(len(self._pods.list(namespace)))
+    def soon(self, key: str) -> None:
+        """Look again, after a while if it has just been looked at."""
+        since = asyncio.get_running_loop().time() - self._looked.get(key, 0.0)
+        self.queue.add_after(key, pause(len(self._selected.get(key, ())), since))
+
+    def selected(self, key: str) -> list[Pod]:
+        """The Service's pods, for a look that is made now."""
+        self._looked[key] = asyncio.get_running_loop().time()
+        found = (self._pods.by_key(each) for each in self._selected.get(key, ()))
+        return [pod for pod in found if pod is not None]
 
 
 def index_by_service(slices: Informer[EndpointSlice]) -> None:
@@ -66,17 +92,19 @@ class EndpointSliceController(PodFollower):
         index_by_service(self._slices)
         self._slices.on_change(self._slice_changed)
         self._writer = SliceWriter(client, self._slices)
+        self._kept: dict[str, Kept] = {}
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         """Others' meddling is repaired; one's own writes come back too, and cost one look that finds nothing to do."""
         each = new or old
         if each is not None and each.metadata.labels.get(MANAGED_BY_LABEL) == MANAGER:
             for key in service_of(each):
-                self.queue.add_after(key, self.patience(each.metadata.namespace))
+                self.soon(key)
 
     async def reconcile(self, key: str) -> float | None:
         service = self._services.by_key(key)
         if service is None or service.deleting:
+            self._kept.pop(key, None)
             return None  # garbage collection removes the slices with their owner
         mine = [
             each
@@ -88,9 +116,12 @@ class EndpointSliceController(PodFollower):
                 await self._writer.delete(mine)
             return None
         marks = labels(service, **{SERVICE_NAME_LABEL: service.metadata.name, MANAGED_BY_LABEL: MANAGER})
-        pods = self._pods.list(service.metadata.namespace)
+        pods = self.selected(key)
+        kept = self._kept.setdefault(key, Kept())
         for family in families(service):
-            todo = plan(render(service, pods, family), [each for each in mine if each.addressType == family], marks)
+            todo = plan(
+                render(service, pods, family, kept), [each for each in mine if each.addressType == family], marks
+            )
             await self._writer.delete(todo.delete)
             await self._writer.update(todo.update)
             for ports, endpoints in todo.create:

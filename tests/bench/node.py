@@ -45,7 +45,7 @@ async def measure(names: Sequence[str], *, quick: bool) -> AsyncIterator[Result]
                 async for result in pod(seen, 3 if quick else 11):
                     yield result
             if "replicaset" in names:
-                async for result in replica_set(seen, 10 if quick else 30):
+                async for result in replica_set(running, seen, 10 if quick else 30):
                     yield result
             if "rollout" in names:
                 yield await rollout(seen, 10)
@@ -130,11 +130,12 @@ def none_left(seen: Followed) -> bool:
     return not any(pod.metadata.namespace == SPACE for pod in seen.list(Pod))
 
 
-async def replica_set(seen: Followed, count: int) -> AsyncIterator[Result]:
-    begun = time.perf_counter()
+async def replica_set(running: Agent, seen: Followed, count: int) -> AsyncIterator[Result]:
+    cpu, begun = cpu_seconds(running.process.pid), time.perf_counter()
     await seen.client.create(ReplicaSet, workload("many", count))
     ready = await seen.until(lambda: count_ready(seen) == count, f"{count} pods")
-    yield Result(f"{count} pods of one ReplicaSet Ready", ready - begun, "s", 3)
+    each = f"{(cpu_seconds(running.process.pid) - cpu) / count * 1e3:.1f} ms CPU of the agent each"
+    yield Result(f"{count} pods of one ReplicaSet Ready", ready - begun, "s", 3, beside=each)
     await asyncio.sleep(SETTLED)
     begun = time.perf_counter()
     await seen.client.delete(ReplicaSet, "many", SPACE)
