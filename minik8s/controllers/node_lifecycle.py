@@ -1,6 +1,11 @@
-"""Nodes that fall silent are marked Unknown and tainted, their pods leave the Services at once; life undoes it."""
+"""Nodes that fall silent are marked Unknown and tainted, their pods leave the Services at once; life undoes it.
+
+Time in which this process itself did not run (a stalled machine, a lid that was closed) is nobody's silence.
+"""
 
 from __future__ import annotations
+
+import asyncio
 
 import msgspec
 
@@ -29,6 +34,7 @@ from minik8s.controllers.pod_control import attempt_all
 
 LEASES = "kube-node-lease"
 BY_NODE = "node"
+PULSES = 8  # in a grace period: how often we feel our own
 STARTUP_GRACE = 3.0  # times the grace that a node gets which has never shown life: 60 s to 20 s in Kubernetes' terms
 
 
@@ -44,6 +50,7 @@ class NodeLifecycleController(Controller):
         super().__init__(client, informers)
         self._clock = clock
         self._grace = grace
+        self._pulse = clock()
         self._recorder = recorder
         self._signs: dict[str, Signs] = {}
         self._states: dict[str, str] = {}  # readiness by node, as last seen
@@ -54,6 +61,24 @@ class NodeLifecycleController(Controller):
         self._pods.add_index(BY_NODE, node_of)
         self._nodes.on_change(self._node_changed)
         self._leases.on_change(self._lease_changed)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._feel(), name="pulse of the node controller")
+            tasks.create_task(super().run(), name=self.name)
+
+    async def _feel(self) -> None:
+        while True:
+            self._pulse = self._clock()
+            await asyncio.sleep(self._grace / PULSES)
+            if late := self._stalled():
+                self._signs = {name: signs._replace(seen=signs.seen + late) for name, signs in self._signs.items()}
+                self.log.warning("this process did not run for a while: nodes are given that time", seconds=round(late))
+
+    def _stalled(self) -> float:
+        """For how many seconds we have missed our own pulse; 0 if it was only a little."""
+        late = self._clock() - self._pulse
+        return late if late > 2 * self._grace / PULSES else 0.0
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
         if new is None:
@@ -90,6 +115,8 @@ class NodeLifecycleController(Controller):
         node, signs = self._nodes.by_key(key), self._signs.get(key)
         if node is None or signs is None:
             return None
+        if self._stalled():
+            return self._grace / PULSES  # until then what nodes have sent meanwhile is read
         now = self._clock()
         grace = self._grace * (1.0 if signs.renewed or signs.heartbeat else STARTUP_GRACE)
         grace = max(grace, self._promised(key))

@@ -243,6 +243,44 @@ async def test_nobody_is_evicted_when_all_nodes_are_lost():
 
 
 @pytest.mark.looptime
+async def test_time_that_the_master_slept_is_nobodys_silence():
+    slept = [0.0]
+    loop = asyncio.get_running_loop()
+    settings = Settings(node_monitor_grace=20)
+    clock = lambda: NOW + loop.time() + slept[0]  # noqa: E731
+    async with control_plane(clock=clock, nodes=("n1", "n2", "n3"), settings=settings) as cluster:
+        heart = Heart(cluster, "n1", "n2", "n3")
+        async with asyncio.TaskGroup() as tasks:
+            beating = tasks.create_task(heart.run())
+            await asyncio.sleep(60)
+            for length in (30, 3600):
+                slept[0] += length
+                for _ in range(600):
+                    await asyncio.sleep(0.1)
+                    assert all(state(cluster, name) == ("True", set()) for name in ("n1", "n2", "n3"))
+            heart.alive.discard("n1")
+            await asyncio.sleep(10)
+            slept[0] += 3600
+            await cluster.until_virtual(lambda: state(cluster, "n1") == LOST, 30)
+            assert state(cluster, "n2") == ("True", set())
+            beating.cancel()
+
+
+@pytest.mark.looptime
+async def test_a_node_that_promises_less_is_waited_for_longer():
+    """A master that was restarted with shorter times, and workers that do not know them yet."""
+    loop = asyncio.get_running_loop()
+    async with control_plane(clock=lambda: NOW + loop.time(), settings=Settings(node_monitor_grace=4)) as cluster:
+        heart = Heart(cluster, "n1")  # leases of 40 s, renewed every 5 s
+        async with asyncio.TaskGroup() as tasks:
+            beating = tasks.create_task(heart.run())
+            for _ in range(300):
+                await asyncio.sleep(0.1)
+                assert state(cluster, "n1") == ("True", set())
+            beating.cancel()
+
+
+@pytest.mark.looptime
 async def test_taints_by_users_evict_too():
     async with living("n1", "n2") as (cluster, _):
         await cluster.client.create(ReplicaSet, workload(replicas=1))

@@ -10,7 +10,7 @@ from tests.lab.host import LabHost
 from tests.lab.lab import Lab
 
 LOST_AFTER = 7  # seconds: the fast profile
-FAST = ("--node-monitor-grace", str(LOST_AFTER), "--node-lease-interval", "1.5")
+FAST = ("--node-lost-after", f"{LOST_AFTER}s")
 Json = dict[str, Any]
 
 
