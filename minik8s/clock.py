@@ -27,6 +27,11 @@ def rfc3339_micro(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def rfc3339_milli(seconds: float) -> str:
+    """`2024-05-01T10:00:00.000Z`."""
+    return rfc3339_micro(seconds)[:-4] + "Z"
+
+
 def parse_time(text: str) -> float:
     """Unix seconds of an RFC 3339 time; "" is 0. ValueError for anything else."""
     return datetime.fromisoformat(text).timestamp() if text else 0.0

@@ -1,0 +1,1 @@
+"""Functions and workflows: an add-on over the API. Nothing below knows of it."""

@@ -1,0 +1,1 @@
+"""Workflows in the Amazon States Language: a pure engine (`execution`) and what stands around it."""
