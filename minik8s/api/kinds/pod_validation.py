@@ -10,6 +10,7 @@ from typing import Any
 
 from minik8s.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
 from minik8s.api.kinds.placement_validation import validate_affinity, validate_spread, validate_tolerations
+from minik8s.api.kinds.security_validation import validate_security, validate_sysctls
 from minik8s.api.kinds.validation import (
     DNS_LABEL,
     DNS_LABEL_HINT,
@@ -65,7 +66,8 @@ def validate_spec(spec: Json, path: str, *, template: bool = False) -> Iterator[
     yield from _dns(spec, path)
     if spec.get("hostPID") and spec.get("shareProcessNamespace"):
         yield invalid(f"{path}.shareProcessNamespace", True, "ShareProcessNamespace and HostPID cannot both be enabled")
-    yield from _security(spec.get("securityContext") or {}, f"{path}.securityContext")
+    yield from validate_security(spec.get("securityContext") or {}, f"{path}.securityContext")
+    yield from validate_sysctls(spec, path)
     if spec.get("schedulingGates") and spec.get("nodeName"):
         yield forbidden(f"{path}.nodeName", "cannot be set until all schedulingGates have been cleared")
     yield from validate_labels(spec.get("nodeSelector") or {}, f"{path}.nodeSelector")
@@ -153,18 +155,6 @@ def _but_seconds(toleration: Json) -> Json:
     return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
 
 
-def _security(context: Json, path: str) -> Iterator[Cause]:
-    """The security context of a pod, or of a container."""
-    for name in ("runAsUser", "runAsGroup", "fsGroup"):
-        if context.get(name, 0) < 0:
-            yield invalid(f"{path}.{name}", context[name], "must be between 0 and 2147483647, inclusive")
-    for index, group in enumerate(context.get("supplementalGroups") or ()):
-        if group < 0:
-            yield invalid(f"{path}.supplementalGroups[{index}]", group, "must be between 0 and 2147483647, inclusive")
-    if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
-        yield invalid(path, "", "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
-
-
 def _pruned(value: Any) -> Any:
     """Without empty parts: absent and empty are the same."""
     if isinstance(value, dict):
@@ -196,7 +186,7 @@ def _container(c: Json, path: str, kind: str, names: set[str], volumes: set[str]
             yield invalid(f"{path}.envFrom[{index}]", "", "must specify one of: `configMapRef` or `secretRef`")
     yield from validate_mounts(c.get("volumeMounts") or (), f"{path}.volumeMounts", volumes)
     yield from _resources(c.get("resources") or {}, f"{path}.resources")
-    yield from _security(c.get("securityContext") or {}, f"{path}.securityContext")
+    yield from validate_security(c.get("securityContext") or {}, f"{path}.securityContext")
     plain_init = kind == "initContainers" and c.get("restartPolicy") != "Always"
     if c.get("restartPolicy") and kind != "initContainers":
         yield forbidden(f"{path}.restartPolicy", "may not be set for non-init containers")
