@@ -40,12 +40,19 @@ KINDS: list[dict[str, Any]] = [
     {"cpu": "100m", "owner": "r2"},
     {"cpu": "500m", "memory": "64Mi", "owner": "r2"},
     {"memory": "100Mi"},
+    {"labels": {"app": "x"}},
+    {"labels": {"app": "x"}},
+    {"labels": {"app": "x", "tier": "y"}},
+    {"labels": {"app": "x"}, "deleting": True},
     {"owner": "r1", "tolerations": [{"key": "gpu", "operator": "Exists"}]},
     {"nodeSelector": {ZONE: "a"}},
     {"labels": {"app": "x"}, "affinity": anti("x")},
     {"labels": {"app": "x"}, "topologySpreadConstraints": [spread(ZONE, "x")]},
     {"ports": [{"containerPort": 1, "hostPort": 80}]},
 ]
+SERVICES: list[dict[str, dict[str, str]]] = [
+    {"x": {"app": "x"}}, {"x": {"app": "x"}, "y": {"tier": "y"}}, {"none": {}}, {"x": {"app": "other"}}
+]  # fmt: skip
 pods = st.builds(lambda i, kind: pod(f"p{i}", **kind), st.integers(0, 30), st.sampled_from(KINDS))
 
 steps = st.lists(
@@ -55,6 +62,7 @@ steps = st.lists(
         st.tuples(st.just("drop pod"), st.integers(0, 30)),
         st.tuples(st.just("node"), nodes),
         st.tuples(st.just("drop node"), st.integers(0, 5)),
+        st.tuples(st.just("services"), st.sampled_from(SERVICES)),
         st.tuples(st.just("usage"), st.integers(0, 5)),
         st.tuples(st.just("strategy"), st.sampled_from(["least-allocated", *sorted(STRATEGIES)])),
     ),
@@ -78,6 +86,8 @@ def test_any_history_keeps_the_laws(first: list[Node], history: list[tuple[str, 
                 cache.remove_pod(f"default/p{value}")
             case "usage":
                 cache.snapshot.set_usage(f"n{value}", Usage(chance.random(), chance.randrange(10**9)))
+            case "services":
+                cache.snapshot.services["default"] = value
             case "strategy":
                 strategy = STRATEGIES[value]
             case "pod":
@@ -86,12 +96,16 @@ def test_any_history_keeps_the_laws(first: list[Node], history: list[tuple[str, 
         _consistent(cache)
 
 
-def test_a_long_burst_of_three_controllers_is_placed_as_well_as_by_the_clear_loop() -> None:
+@pytest.mark.parametrize("by", ["controllers", "services"])
+def test_a_long_burst_of_three_kinds_is_placed_as_well_as_by_the_clear_loop(by: str) -> None:
     zones = [node(f"n{i:02}", cpu=4 + i % 3, memory="16Gi", labels={ZONE: "abc"[i % 3]}) for i in range(20)]
     cache = cluster(zones)
+    cache.snapshot.services["default"] = {f"s{i}": {"app": f"r{i}"} for i in range(3)}
     rankings = Rankings(cache.snapshot, random.Random(3))
     for i in range(300):
-        _place_by_both_ways(cache, rankings, pod(f"p{i}", cpu="100m", owner=f"r{i % 3}"), "least-allocated")
+        kind = f"r{i % 3}"
+        who = {"owner": kind} if by == "controllers" else {"labels": {"app": kind}}
+        _place_by_both_ways(cache, rankings, pod(f"p{i}", cpu="100m", **who), "least-allocated")
     _consistent(cache)
     counts = sorted(len(info.pods) for info in cache.snapshot.nodes.values())
     assert sum(counts) == 300

@@ -68,10 +68,8 @@ def plans(pod: PodInfo, snapshot: Snapshot, without: frozenset[str] = frozenset(
 
 
 def is_local(pod: PodInfo, snapshot: Snapshot) -> bool:
-    """Whether local rules alone decide about `pod` (its controller's spreading included)."""
-    if not pod.shape.is_local or snapshot.nominated or pod_affinity.concerned(pod, snapshot):
-        return False
-    return bool(pod.owner) or not snapshot.service_selectors(pod)
+    """Whether local rules alone decide about `pod` (spreading from its siblings included)."""
+    return pod.shape.is_local and not snapshot.nominated and not pod_affinity.concerned(pod, snapshot)
 
 
 def base_score(pod: PodInfo, info: NodeInfo) -> float:
