@@ -1,7 +1,7 @@
-"""Take a connection over from the HTTP server: after `101 Switching Protocols` its bytes are no longer HTTP.
+"""Take a connection over from an HTTP server: after `101 Switching Protocols` its bytes are no longer HTTP.
 
-aiohttp knows only WebSockets. What Kubernetes upgrades to besides (SPDY), and what a proxy hands on without looking,
-needs the bare connection, with backpressure both ways: asyncio's own streams on the same transport.
+What Kubernetes upgrades to (SPDY), and what a proxy hands on without looking, needs the bare connection, with
+backpressure both ways: asyncio's own streams on the same transport.
 """
 
 from __future__ import annotations
@@ -12,23 +12,11 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
-from aiohttp import web
-
 CHUNK = 64 * 1024  # bytes read at once; a paused connection holds at most twice as much
 # While a connection is not read, because its reader is behind, only what we send shows that the other side has died.
 PING_SECONDS = 10.0
 
 T = TypeVar("T")
-
-
-class Taken(web.StreamResponse):
-    """What a handler returns that has answered by itself: nothing is left but to close the connection."""
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Nothing: the head was sent by hand."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing: aiohttp closes the connection, as this response does not keep it alive."""
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
@@ -44,14 +32,18 @@ class _Protocol(asyncio.StreamReaderProtocol):
 
 
 @asynccontextmanager
-async def taken_over(request: web.BaseRequest) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """The connection of a request, as streams. Return `Taken()` afterwards. ConnectionResetError if it is gone."""
-    transport, former = request.transport, request.protocol
+async def taken_over(
+    transport: asyncio.Transport | None, former: asyncio.BaseProtocol, early: bytes = b""
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """The connection of a request, as streams; `former` is the server's protocol on it, `early` what it has read beyond
+    the request. Let the server do nothing but close it afterwards. ConnectionResetError if it is gone."""
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
     reader = asyncio.StreamReader(CHUNK)
     protocol = _Protocol(reader, former)
     protocol.connection_made(transport)
+    if early:
+        reader.feed_data(early)
     transport.set_protocol(protocol)
     try:
         yield reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
@@ -66,8 +58,9 @@ def switching(headers: Mapping[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-def wants_upgrade(request: web.BaseRequest) -> bool:
-    return "upgrade" in request.headers.get("connection", "").lower() and "upgrade" in request.headers
+def wants_upgrade(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks for another protocol; names in `headers` are found in lower case."""
+    return "upgrade" in headers.get("connection", "").lower() and "upgrade" in headers
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, length: int | None = None) -> None:

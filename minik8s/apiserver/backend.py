@@ -10,23 +10,22 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from aiohttp import web
-
 from minik8s.api.errors import ServiceUnavailable
-from minik8s.takeover import CHUNK, Taken, cause, first_of, pump, taken_over, wants_upgrade
+from minik8s.apiserver.http_request import Request
+from minik8s.takeover import CHUNK, cause, first_of, pump
 
 CONNECT_SECONDS = 10.0  # for a backend to accept a connection
 ANSWER_SECONDS = 60.0  # for a backend to begin its answer
 
 # Of one connection only (RFC 9110, section 7.6.1), or of the client's dealings with us.
 _OURS = frozenset((
-    "connection", "keep-alive", "te", "trailer", "transfer-encoding", "proxy-authenticate", "proxy-authorization",
-    "proxy-connection", "host", "content-length", "expect", "authorization", "impersonate-user", "impersonate-group",
-    "impersonate-uid",
+    b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"proxy-authenticate",
+    b"proxy-authorization", b"proxy-connection", b"host", b"content-length", b"expect", b"authorization",
+    b"impersonate-user", b"impersonate-group", b"impersonate-uid",
 ))  # fmt: skip
 
 
@@ -43,24 +42,23 @@ class Backend(NamedTuple):
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
-async def hand_over(request: web.BaseRequest, backend: Backend, target: str, body: bytes = b"") -> web.StreamResponse:
+async def hand_over(request: Request, backend: Backend, target: str, body: bytes = b"") -> None:
     """Let `backend` answer a request under the path and query `target`. ServiceUnavailable if it does not."""
-    upgrade = wants_upgrade(request)
+    upgrade = request.upgrade
     async with _connected(backend) as (reader, writer):
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                writer.write(_head(request, backend, target, len(body)) + body)
+                writer.write(_head(request, backend, target, len(body), upgrade=upgrade) + body)
                 await writer.drain()
                 head = await reader.readuntil(b"\r\n\r\n")
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise _unreachable(backend, f"it took the request and did not answer ({_words(error)})") from None
-        async with taken_over(request) as (from_client, to_client):
+        async with request.connection.taken_over() as (from_client, to_client):
             to_client.write(head)
             if upgrade and head[:13].endswith(b" 101 "):
                 await first_of(pump(reader, to_client), pump(from_client, writer))
             else:
                 await first_of(pump(reader, to_client, length=_length(request.method, head)))
-    return Taken()
 
 
 @asynccontextmanager
@@ -78,14 +76,14 @@ async def _connected(backend: Backend) -> AsyncIterator[tuple[asyncio.StreamRead
         writer.transport.abort()  # either it has said all, or nobody listens
 
 
-def _head(request: web.BaseRequest, backend: Backend, target: str, length: int) -> bytes:
+def _head(request: Request, backend: Backend, target: str, length: int, *, upgrade: bool) -> bytes:
     lines = [f"{request.method} {target} HTTP/1.1", f"Host: {backend.authority}"]
-    upgrade = wants_upgrade(request)
     lines.append(f"Connection: {'Upgrade' if upgrade else 'close'}")
     if length or request.method not in ("GET", "HEAD"):
         lines.append(f"Content-Length: {length}")
-    lines += _passed_on(request.headers.items(), skip="" if upgrade else "upgrade")
-    return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
+    skipped = _OURS if upgrade else _OURS | {b"upgrade"}
+    passed_on = [b"%s: %s" % line for line in request.lines if line[0].lower() not in skipped]
+    return b"\r\n".join(["\r\n".join(lines).encode(), *passed_on, b"", b""])
 
 
 def _length(method: str, head: bytes) -> int | None:
@@ -94,10 +92,6 @@ def _length(method: str, head: bytes) -> int | None:
     if method == "HEAD":
         return 0
     return int(said[1]) if said else None
-
-
-def _passed_on(headers: Iterable[tuple[str, str]], *, skip: str) -> list[str]:
-    return [f"{name}: {value}" for name, value in headers if name.lower() not in _OURS and name.lower() != skip]
 
 
 def _unreachable(backend: Backend, why: str) -> ServiceUnavailable:

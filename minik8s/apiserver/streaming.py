@@ -10,9 +10,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
-from urllib.parse import quote, urlencode
-
-from aiohttp import web
+from urllib.parse import parse_qsl, quote, urlencode
 
 from minik8s.api.errors import BadRequest, MethodNotAllowed, NotFound, ServiceUnavailable
 from minik8s.api.kinds.endpointslice import SERVICE_NAME_LABEL, EndpointSlice
@@ -21,6 +19,7 @@ from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.service import Service
 from minik8s.apiserver.auth import User
 from minik8s.apiserver.backend import Backend, hand_over
+from minik8s.apiserver.http_request import Request
 from minik8s.apiserver.routes import RequestInfo, is_true
 from minik8s.client.base import Client
 
@@ -38,23 +37,25 @@ class NodeStreams:
         self._client = client
         self._kubelets = kubelets
 
-    async def serve(self, info: RequestInfo, user: User, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        """Answer by whom it concerns. Raises StatusError while nothing has been sent."""
+    async def serve(self, info: RequestInfo, user: User, request: Request) -> None:
+        """Let those answer whom it concerns. Raises StatusError while nothing has been sent."""
         if info.group or info.resource not in ("pods", "services", "nodes"):
             raise NotFound("the server could not find the requested resource")
         if info.subresource == "proxy":
             backend = await self._proxied(info)
-            return await hand_over(request, backend, "/" + _behind_proxy(request.raw_path, info), body)
+            await hand_over(request, backend, "/" + _behind_proxy(request, info), request.body)
+            return
         if info.resource != "pods":
             raise NotFound("the server could not find the requested resource")
         if info.verb not in (("get",) if info.subresource == "log" else ("get", "create")):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
         pod = await self._client.get(Pod, info.name, info.namespace)
+        query = parse_qsl(request.query, keep_blank_values=True)
         if info.subresource == "log":
-            target = log_target(pod, request.query)
+            target = log_target(pod, dict(query))
         else:
-            target = upgrade_target(info.subresource, pod, request.query.items())
-        return await hand_over(request, await self._kubelet_of(pod), target)
+            target = upgrade_target(info.subresource, pod, query)
+        await hand_over(request, await self._kubelet_of(pod), target)
 
     async def _kubelet_of(self, pod: Pod) -> Backend:
         name = pod.spec.nodeName
@@ -202,7 +203,7 @@ def service_address(service: Service, slices: Iterable[EndpointSlice], port: str
     raise ServiceUnavailable(f'no endpoints available for service "{name}"')
 
 
-def _behind_proxy(raw_path: str, info: RequestInfo) -> str:
+def _behind_proxy(request: Request, info: RequestInfo) -> str:
     """Path and query behind `…/proxy/`, as the client wrote them."""
-    path, mark, query = raw_path.partition("?")
-    return "/".join(path.split("/")[8 if info.namespace else 6 :]) + mark + query
+    path = "/".join(request.path.split("/")[8 if info.namespace else 6 :])
+    return f"{path}?{request.query}" if request.query else path

@@ -29,11 +29,11 @@ from minik8s.kubelet.streaming import portforward, spdy_exec, websocket
 from minik8s.kubelet.streaming.logs import limited, parse_log_options, send_batched
 from minik8s.kubelet.streaming.multiplex import spdy_connection
 from minik8s.kubelet.streaming.session import Streaming, converse
-from minik8s.kubelet.streaming.spdy_exec import SpdyChannels
+from minik8s.kubelet.streaming.spdy_exec import SpdyChannels, Taken
 from minik8s.kubelet.streaming.websocket import Frames, SocketLink, WebSocketChannels
 from minik8s.log import get_logger
 from minik8s.runtime.base import EngineUnavailable, NoSuchContainer, PortStream, Runtime, RuntimeFailure, Streams
-from minik8s.takeover import Taken, wants_upgrade
+from minik8s.takeover import wants_upgrade
 
 MASTERS = "system:masters"  # the API server's client certificate is of this group
 _TRUE = ("1", "true")
@@ -167,7 +167,7 @@ def _asked(request: web.Request) -> Streaming:
 def _upgrade(request: web.Request) -> str:
     """`spdy` or `websocket`."""
     wanted = request.headers.get("upgrade", "").lower()
-    if wants_upgrade(request) and wanted in ("spdy/3.1", "websocket"):
+    if wants_upgrade(request.headers) and wanted in ("spdy/3.1", "websocket"):
         return wanted.partition("/")[0]
     raise BadRequest("Upgrade request required: SPDY/3.1 or websocket")
 

@@ -18,7 +18,7 @@ from tls_harness import Authority
 from minik8s.api.errors import AlreadyExists, Forbidden, NotFound, ServiceUnavailable, Unauthorized
 from minik8s.api.kinds.configmap import ConfigMap
 from minik8s.api.kinds.namespace import Namespace
-from minik8s.apiserver import app
+from minik8s.apiserver import http1
 from minik8s.apiserver.app import ApiServer
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import Attributes, Decision, User
@@ -116,7 +116,7 @@ async def test_bodies_have_a_limit(served: Served) -> None:
     connector = aiohttp.TCPConnector(ssl=served.authority.client_context())
     async with aiohttp.ClientSession(connector=connector, headers={"authorization": "Bearer admin-token"}) as session:
         async with session.post(served.url + CMS, data=b"x" * (10 << 20)) as answer:
-            assert answer.status == 413
+            assert answer.status == 413, await answer.text()
             assert (await answer.json())["reason"] == "RequestEntityTooLarge"
 
         async def endless() -> AsyncIterator[bytes]:
@@ -124,7 +124,7 @@ async def test_bodies_have_a_limit(served: Served) -> None:
                 yield b"x" * (1 << 20)
 
         async with session.post(served.url + CMS, data=endless()) as answer:
-            assert answer.status == 413
+            assert answer.status == 413, await answer.text()
 
 
 async def test_big_answers_are_packed(served: Served) -> None:
@@ -169,7 +169,7 @@ async def test_a_watch_ends_when_its_client_goes(served: Served, cache: WatchCac
 
 
 async def test_connections_that_say_nothing_are_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "FIRST_REQUEST_TIMEOUT", 0.1)
+    monkeypatch.setattr(http1, "HEAD_TIMEOUT", 0.1)
     port = int(served.url.rpartition(":")[2])
     context = ssl.create_default_context(cafile=str(served.authority.ca))
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
@@ -181,7 +181,7 @@ async def test_connections_that_say_nothing_are_closed(served: Served, monkeypat
 async def test_a_client_that_does_not_read_is_cut_off(
     served: Served, cache: WatchCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "WRITE_TIMEOUT", 0.2)
+    monkeypatch.setattr(http1, "WRITE_TIMEOUT", 0.2)
     async with served.transport() as transport:
         client = Client(transport)
         for index in range(40):

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,14 @@ from aiohttp import web
 from click.testing import CliRunner
 
 from minik8s.api.scheme import SCHEME
+from minik8s.apiserver import routes
 from minik8s.apiserver.app import ApiServer
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import MASTERS, User
 from minik8s.apiserver.authn import ClusterAuthenticator
+from minik8s.apiserver.backend import Backend, hand_over
 from minik8s.apiserver.bootstrap import bootstrap
+from minik8s.apiserver.http_request import Request
 from minik8s.apiserver.loopback import LoopbackTransport
 from minik8s.apiserver.openapi import OpenAPI
 from minik8s.apiserver.rbac import RBACAuthorizer
@@ -40,13 +44,28 @@ Stream = Callable[[RequestInfo, web.BaseRequest], Coroutine[Any, Any, web.Stream
 
 
 class Streams:
-    """Serves log, exec, attach and portforward by what a test puts into `answers`."""
+    """Serves log, exec, attach and portforward by what a test puts into `answers`, from a server like a kubelet's."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Stream] = {}
 
-    async def serve(self, info: RequestInfo, user: User, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+    async def serve(self, info: RequestInfo, user: User, request: Request) -> None:
+        await hand_over(request, self._backend, f"{request.path}?{request.query}")
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        info = routes.parse(request.method, request.raw_path.partition("?")[0], {})
         return await self.answers[info.subresource](info, request)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        runner = web.ServerRunner(web.Server(self._answer), shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            self._backend = Backend("127.0.0.1", runner.addresses[0][1], None, "the node")
+            yield
+        finally:
+            await runner.cleanup()
 
 
 class _Late:
@@ -116,7 +135,7 @@ class TestServer:
             server = ApiServer(handler, streams=self.streams)
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(informers.run())
-                async with server.listening("127.0.0.1", 0, context) as (host, port):
+                async with self.streams.listening(), server.listening("127.0.0.1", 0, context) as (host, port):
                     self.address = f"https://{host}:{port}"
                     self.identity = identity
                     self._kubeconfig("admin", "admin.kubeconfig", (MASTERS,))

@@ -35,10 +35,20 @@ async def upgraded(request: web.BaseRequest, protocol: str) -> AsyncIterator[Spd
     ]
     if protocol not in offered:
         raise Forbidden(f"unable to upgrade: the client speaks {offered}, this server {protocol!r}")
-    async with taken_over(request) as (reader, writer):
+    async with taken_over(request.transport, request.protocol) as (reader, writer):
         writer.write(switching({"Upgrade": SPDY, "X-Stream-Protocol-Version": protocol}))
         async with spdy_connection(StreamLink(reader, writer)) as connection:
             yield connection
+
+
+class Taken(web.StreamResponse):
+    """What a handler returns that has answered by itself: nothing is left but to close the connection."""
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Nothing: the head was sent by hand."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing: aiohttp closes the connection, as this response does not keep it alive."""
 
 
 class SpdyChannels:
