@@ -115,7 +115,7 @@ class Actions:
     async def _prepare(self, action: CreateSandbox) -> Where:
         """All that a container must have to be made: the sandbox, its address, volumes, files."""
         kit, pod = self.kit, self.pod
-        kit.objects.use(pod.metadata.uid, references(pod))
+        kit.objects.use(pod.metadata.uid, references(pod, volumes=kit.volumes is not None))
         self.memory.attempts = {**self.memory.attempts, "": action.attempt}
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from minik8s.api.errors import NotFound, StatusError
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.meta import Object
@@ -117,6 +119,8 @@ class Objects:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def references(pod: Pod) -> set[Ref]:
-    """What a pod's environment, volumes and pull secrets refer to."""
+def references(pod: Pod, *, volumes: bool = True) -> set[Ref]:
+    """What a pod's environment, pull secrets and (unless the node has none) volumes refer to."""
+    if not volumes:
+        pod = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, volumes=()))
     return {Ref(kind, pod.metadata.namespace, name) for kind, name in of_pod(pod)}
