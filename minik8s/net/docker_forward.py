@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from minik8s.net.base import NetworkError
+from minik8s.net.nft import MASQUERADE
 
 CHAIN = "MINIK8S-FORWARD"
 
@@ -20,7 +21,13 @@ def plan(listing: Sequence[str], links: str) -> list[list[str]]:
     if not _is_needed(listing):
         return []
     home = "DOCKER-USER" if "-N DOCKER-USER" in listing else "FORWARD"
-    rules = [f"-A {CHAIN} -i {links} -j ACCEPT", f"-A {CHAIN} -o {links} -j ACCEPT"]
+    rules = [
+        f"-A {CHAIN} -i {links} -j ACCEPT",
+        f"-A {CHAIN} -o {links} -j ACCEPT",
+        # Who comes to a node port from outside may be led on to another node of the same subnet, by the same link.
+        f"-A {CHAIN} -m mark --mark {MASQUERADE:#x}/{MASQUERADE:#x} -j ACCEPT",
+        f"-A {CHAIN} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    ]
     commands: list[list[str]] = []
     if f"-N {CHAIN}" not in listing:
         commands.append(["-N", CHAIN])

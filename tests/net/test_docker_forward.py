@@ -13,7 +13,12 @@ DOCKER = [
     "-A FORWARD -j DOCKER-USER",
     "-A DOCKER-USER -j RETURN",
 ]
-OURS = [f"-A {CHAIN} -i mk8s+ -j ACCEPT", f"-A {CHAIN} -o mk8s+ -j ACCEPT"]
+OURS = [
+    f"-A {CHAIN} -i mk8s+ -j ACCEPT",
+    f"-A {CHAIN} -o mk8s+ -j ACCEPT",
+    f"-A {CHAIN} -m mark --mark 0x200000/0x200000 -j ACCEPT",
+    f"-A {CHAIN} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+]
 
 
 def run(listing: list[str], commands: list[list[str]]) -> list[str]:

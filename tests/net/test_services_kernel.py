@@ -389,6 +389,17 @@ async def test_a_service_of_the_host_network(node: Node) -> None:
         assert await ask(node.a, VIP, 80) == f"host {node.ip_a}"
 
 
+async def test_a_node_port_leads_on_by_the_link_it_was_asked_on(node: Node) -> None:
+    """Into the same subnet again, in spite of Docker's policy DROP for what is forwarded."""
+    node.feed.put(
+        make_service(ports=[{"port": 80, "nodePort": 30080}], type="NodePort"), make_slice(endpoint(OUTSIDE, "n2"))
+    )
+    inside(node.host.outside, lambda: sh("ip addr add 192.0.2.77/24 dev eth0"))
+    async with server(node.host.outside, "far", 8080):
+        await answers(node.host.outside, NODE, 30080, "far")
+        assert await ask(node.host.outside, NODE, 30080, source="192.0.2.77") == f"far {NODE}"
+
+
 async def test_affinity_ends_with_its_timeout(node: Node) -> None:
     config = {"clientIP": {"timeoutSeconds": 1}}
     node.serve(make_service(sessionAffinity="ClientIP", sessionAffinityConfig=config), "a", "b")
