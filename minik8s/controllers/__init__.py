@@ -81,7 +81,7 @@ def build(
         EndpointsController(client, informers),
         ServiceAccountController(client, informers),
         *([RootCAController(client, informers, settings.ca)] if settings.ca else []),
-        ServiceLBController(client, informers),
+        ServiceLBController(client, informers, recorder_factory("service-controller")),
         NodeLifecycleController(client, informers, nodes, clock, settings.node_monitor_grace),
         TaintEvictionController(client, informers, recorder_factory("taint-eviction-controller"), clock),
         NodeIpamController(client, informers, nodes, settings.pod_cidr, settings.node_cidr_mask),

@@ -17,6 +17,7 @@ from minik8s.api.kinds.service import Service
 from minik8s.api.meta import ObjectReference
 from minik8s.controllers.endpoint_render import ports, render
 from minik8s.controllers.endpoints import subsets
+from minik8s.controllers.service_lb import Given, assign
 from minik8s.controllers.slice_plan import plan
 
 from .cluster import Cluster, workload
@@ -206,3 +207,57 @@ async def test_load_balancers_are_reached_at_the_nodes(cluster: Cluster):
     cluster.all(Node)
     await cluster.client.patch(Service, "web", "default", {"spec": {"type": "ClusterIP"}})
     await cluster.until(lambda: not cluster.get(Service, "web").status.loadBalancer.ingress)
+
+
+def balancer(name: str, made: int, *ports: int, **spec: object) -> Service:
+    meta = {"name": name, "namespace": "default", "creationTimestamp": f"2026-01-01T00:00:{made:02}Z"}
+    wanted = {"type": "LoadBalancer", "ports": [{"port": port} for port in ports], **spec}
+    return msgspec.convert({"metadata": meta, "spec": wanted}, Service)
+
+
+def ready_node(name: str, ip: str) -> Node:
+    conditions = [{"type": "Ready", "status": "True"}]
+    status = {"addresses": [{"type": "InternalIP", "address": ip}], "conditions": conditions}
+    return msgspec.convert({"metadata": {"name": name}, "status": status}, Node)
+
+
+NODES = [ready_node("n1", "192.0.2.1"), ready_node("n2", "192.0.2.2")]
+
+
+def test_a_port_of_an_address_belongs_to_the_oldest():
+    first, second = balancer("z", 1, 80), balancer("a", 2, 443, 80)
+    given = assign([second, first], NODES, {}, {})
+    assert given["default/z"] == Given(("192.0.2.1", "192.0.2.2"))
+    assert given["default/a"].ingress == ()
+    assert "80/TCP belongs to Service default/z; choose another port" in given["default/a"].refusal
+    assert assign([second], NODES, {}, {})["default/a"].ingress == ("192.0.2.1", "192.0.2.2")
+    elsewhere = balancer("a", 2, 80, loadBalancerIP="203.0.113.7")
+    assert assign([elsewhere, first], NODES, {}, {})["default/a"] == Given(("203.0.113.7",))
+
+
+def test_what_the_cluster_listens_on_is_given_to_nobody():
+    given = assign([balancer("a", 1, 6443)], NODES, {}, {("192.0.2.1", 6443, "TCP"): "the API server"})
+    assert given["default/a"].ingress == ("192.0.2.2",)
+    assert "the API server" in given["default/a"].refusal
+
+
+def test_policy_local_names_nodes_with_ready_endpoints():
+    local = balancer("a", 1, 80, externalTrafficPolicy="Local")
+    assert assign([local], NODES, {"default/a": frozenset({"n2"})}, {})["default/a"] == Given(("192.0.2.2",))
+    assert assign([local], NODES, {}, {})["default/a"] == Given()
+
+
+async def test_the_port_of_a_load_balancer_that_goes_is_given_on(cluster: Cluster):
+    def ips(name: str) -> list[str]:
+        found = cluster.get(Service, name)
+        return [entry.ip for entry in found.status.loadBalancer.ingress] if found else []
+
+    await web(cluster, type="LoadBalancer")
+    await cluster.until(lambda: ips("web"))
+    spec = {"type": "LoadBalancer", "selector": WEB, "ports": [{"port": 80}]}
+    await cluster.client.create(Service, {"metadata": {"name": "later", "namespace": "default"}, "spec": spec})
+    await cluster.until(lambda: cluster.get(Service, "later"))
+    await cluster.settle()
+    assert not ips("later")
+    await cluster.client.delete(Service, "web", "default")
+    await cluster.until(lambda: ips("later") == ["192.0.2.1"])
