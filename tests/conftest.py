@@ -1,6 +1,8 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, and its lanes: which tests may run side by side."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,3 +14,15 @@ settings.load_profile("minik8s")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="rewrite golden files with what the code gives now")
+
+
+# A host has room for one agent with real containers: all that start one go one after the other.
+LANES = {"e2e": "host", "faults": "host", "host": "host", "multihost": "lab"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`pytest -n 2 --dist loadgroup` keeps each lane, and elsewhere each file with its fixtures, in one process."""
+    for item in items:
+        place = item.path.relative_to(Path(__file__).parent)
+        item.add_marker(pytest.mark.xdist_group(LANES.get(place.parts[0], str(place))))
