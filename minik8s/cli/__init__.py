@@ -55,6 +55,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+CHOOSING = ("-n", "--namespace", "-s", "--server", "--kubeconfig", "--context", "--token")  # a cluster, and where in it
+
+
 class LazyGroup(click.Group):
     """Looks commands up in `COMMANDS`; a misspelt one gets a suggestion."""
 
@@ -67,6 +70,15 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"minik8s.cli.{module}"), attribute)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What chooses a cluster may stand before the verb, too, as people write it for kubectl: `-n web get pods`."""
+        at = 0
+        while at < len(args) and (name := args[at].partition("=")[0]) in CHOOSING:
+            at += 1 if args[at] != name else 2
+        first, rest = args[:at], args[at:]
+        end = rest.index("--") if "--" in rest else len(rest)
+        return super().parse_args(ctx, [*rest[:end], *first, *rest[end:]] if rest else args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -70,7 +70,7 @@ class Conversation:
 
     async def run(self) -> int:
         async with websocket(self._credentials, self._path, self._query, PROTOCOLS) as socket:
-            with _raw_terminal(self._tty):
+            with _raw_terminal(self._tty), _ended_in_order(self._tty):
                 sending = [asyncio.create_task(self._send(socket))] if self._stdin else []
                 sending += [asyncio.create_task(self._resize(socket))] if self._tty else []
                 try:
@@ -148,6 +148,27 @@ class _Failed(click.ClickException):
 
 
 @contextmanager
+def _ended_in_order(wanted: bool) -> Iterator[None]:
+    """A signal that would end the process at once ends the conversation, so that the terminal is put back."""
+    if not wanted:
+        yield
+        return
+    loop, task, got = asyncio.get_running_loop(), asyncio.current_task(), [0]
+    assert task is not None
+
+    def end(number: int) -> None:
+        got[0] = number
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise SystemExit(128 + got[0]) from None
+
+
+@contextmanager
 def _raw_terminal(wanted: bool) -> Iterator[None]:
     """Keys go to the container as they are pressed; the terminal is put back whatever happens."""
     if not wanted:
@@ -159,7 +180,7 @@ def _raw_terminal(wanted: bool) -> Iterator[None]:
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
     try:
-        tty.setraw(terminal)
+        tty.setraw(terminal, termios.TCSANOW)  # without throwing away what was typed meanwhile
         yield
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)

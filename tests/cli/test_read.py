@@ -49,6 +49,16 @@ def test_everywhere_has_a_column_of_namespaces(cli: Cli) -> None:
     assert [cli.namespace, "c1", "2"] in [row.split()[:3] for row in rows]
 
 
+def test_what_chooses_a_cluster_may_stand_before_the_verb(cli: Cli) -> None:
+    cli.ok("apply", "-f", "-", stdin=CONFIG)
+    space = json.loads(cli.ok("get", "cm", "c1", "-o", "json"))["metadata"]["namespace"]
+    assert cli.ok("-n", space, "get", "cm", "c1", "-o", "name") == "configmap/c1\n"
+    assert cli.ok(f"--namespace={space}", "get", "cm", "c1", "-o", "name") == "configmap/c1\n"
+    assert '"c1" not found' in cli.fails("-n", "kube-public", "get", "cm", "c1")
+    assert '"x" not found' in cli.fails("-n", space, "rollout", "status", "deploy/x")
+    assert "No such option" in cli.fails("-n", "default")
+
+
 def test_nothing_found_is_said_aside(cli: Cli) -> None:
     done = cli("get", "pods")
     assert (done.code, done.out) == (0, "")
