@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Collection
 from functools import lru_cache
 
-from minik8s.api.kinds.node import Node
+from minik8s.api.kinds.node import RANGE_ANNOTATION, Node
 from minik8s.client.base import Client
 from minik8s.client.controller import Controller
 from minik8s.client.informer import Informers
@@ -31,6 +31,17 @@ def next_free(network: str, prefix: int, used: Collection[str], last: str = "") 
         if address not in exact and not any(candidate.overlaps(each) for each in odd):
             return str(candidate)
     return None
+
+
+def asked_for(wish: str, network: str, prefix: int, used: Collection[str]) -> str | None:
+    """The range that a node had before it was deleted, and in which its pods still are, if nobody else has it."""
+    try:
+        wanted, whole = ipaddress.ip_network(wish), ipaddress.ip_network(network)
+    except ValueError:
+        return None
+    if wanted.version != whole.version or wanted.prefixlen != prefix or not wanted.subnet_of(whole):  # type: ignore[arg-type]
+        return None
+    return None if any(wanted.overlaps(_network(each)) for each in used) else str(wanted)
 
 
 @lru_cache(maxsize=4096)
@@ -68,12 +79,9 @@ class NodeIpamController(Controller):
             return None
         used = {cidr for each in self._nodes.list() for cidr in (each.spec.podCIDR, *each.spec.podCIDRs) if cidr}
         family = ipaddress.ip_network(self._pod_cidr).version
-        free = next_free(
-            self._pod_cidr,
-            self._prefix,
-            {cidr for cidr in used if _network(cidr).version == family},
-            self._last,
-        )
+        taken = {cidr for cidr in used if _network(cidr).version == family}
+        before = asked_for(node.metadata.annotations.get(RANGE_ANNOTATION, ""), self._pod_cidr, self._prefix, taken)
+        free = before or next_free(self._pod_cidr, self._prefix, taken, self._last)
         if free is None:
             text = f"Node {key} status is now: CIDRNotAvailable"
             self._recorder.event(node, "Normal", "CIDRNotAvailable", text)
@@ -81,6 +89,6 @@ class NodeIpamController(Controller):
         # With the uid and no revision: a kubelet's heartbeat meanwhile is no reason to fail.
         patch = {"metadata": {"uid": node.metadata.uid}, "spec": {"podCIDR": free, "podCIDRs": [free]}}
         written = await self.client.patch(Node, key, None, patch)
-        self._last = free
+        self._last = self._last if before else free
         await self._nodes.caught_up(written.metadata.resourceVersion)
         return None

@@ -147,7 +147,12 @@ class PeerRoutes:
             return
         nodes = self._nodes.list()
         mine = next((peer for node in nodes if (peer := routes.peer_of(node)) and peer.name == self.own.name), None)
-        if mine is not None and mine.pod_cidr == self.own.pod_cidr:
+        if mine is not None:
+            if mine.pod_cidr != self.own.pod_cidr:
+                raise NetworkError(
+                    f"this node was given the pod range {mine.pod_cidr}, its pods are in {self.own.pod_cidr}: "
+                    "restart the agent here"
+                )
             self.own = mine
         peers = routes.others(nodes, self.own)
         if peers != self.peers:
@@ -211,6 +216,18 @@ class PeerRoutes:
             os.replace(draft, self._file)
         except OSError as error:
             log.warning("peers are not remembered: a boot without the master would miss them", error=str(error))
+
+
+async def routes_left(link: Netlink) -> list[rtnl.Route]:
+    """The routes of ours that the kernel has, also without an agent."""
+    (found,) = await link.dump(rtnl.dump_routes())
+    return [route for each in found if (route := rtnl.read_route(each))]
+
+
+async def withdraw(link: Netlink) -> None:
+    """Delete them; those over the VXLAN link went with it."""
+    gone = [(f"delete route {r.destination}", rtnl.route(r, delete=True)) for r in await routes_left(link)]
+    await link.request(*gone)
 
 
 def _condition(wanted: Wanted) -> Condition:

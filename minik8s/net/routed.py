@@ -7,6 +7,7 @@ is wired, the leases file remembers addresses of pods whose sandbox is being res
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,8 @@ class RoutedPodNetwork:
                 log.error("cannot prepare the host for pods", error=str(error))
 
     async def reserve(self, pod_uid: str, *, ip: str | None = None) -> str:
+        if ip is not None and ipaddress.ip_address(ip) not in ipaddress.ip_network(self.pod_cidr):
+            ip = None  # of the range that this node had before: no other host would find it here any more
         before = self._leases
         self._leases = before.take(pod_uid, ip)
         if self._leases != before:

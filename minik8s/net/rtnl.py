@@ -20,7 +20,7 @@ GROUPS = (1, 3, 5, 7)  # of notices: links, neighbours (and forwarding entries),
 
 REQUEST, ACK, ROOT, CREATE, EXCLUSIVE, REPLACE = 0x1, 0x4, 0x300, 0x400, 0x200, 0x100
 PROTOCOL = 109  # marks routes as ours; below 128 is the kernel's and well-known daemons', this one is free
-MAIN_TABLE, UNICAST = 254, 1
+MAIN_TABLE, UNICAST, ANY_SCOPE = 254, 1, 255
 ONLINK, UP = 4, 1
 PERMANENT, NO_ARP, SELF = 0x80, 0x40, 0x02
 AF_BRIDGE = 7
@@ -121,20 +121,22 @@ def address(index: int, ip: str, *, delete: bool = False) -> bytes:
 def route(wanted: Route, *, delete: bool = False) -> bytes:
     """Set a route in place of the one to the same destination, or delete it if it is ours."""
     ip, _, prefix = wanted.destination.partition("/")
-    flags = ONLINK if wanted.onlink else 0
-    fixed = _route_fixed(int(prefix), 0 if delete else flags)
-    attributes = [_attribute(1, socket.inet_aton(ip))]
-    if not delete:
-        attributes += [
-            _attribute(5, socket.inet_aton(wanted.gateway)),
-            _attribute(4, struct.pack("=i", wanted.link)),
-            _attribute(7, socket.inet_aton(wanted.source)),
-        ]
-    return _message(DELROUTE if delete else NEWROUTE, 0 if delete else CREATE | REPLACE, fixed, *attributes)
+    destination = _attribute(1, socket.inet_aton(ip))
+    if delete:
+        return _message(DELROUTE, 0, _route_fixed(int(prefix), scope=ANY_SCOPE), destination)
+    return _message(
+        NEWROUTE,
+        CREATE | REPLACE,
+        _route_fixed(int(prefix), type=UNICAST, flags=ONLINK if wanted.onlink else 0),
+        destination,
+        _attribute(5, socket.inet_aton(wanted.gateway)),
+        _attribute(4, struct.pack("=i", wanted.link)),
+        _attribute(7, socket.inet_aton(wanted.source)),
+    )
 
 
-def _route_fixed(prefix: int, flags: int) -> bytes:
-    return struct.pack("=8BI", socket.AF_INET, prefix, 0, 0, MAIN_TABLE, PROTOCOL, 0, UNICAST, flags)
+def _route_fixed(prefix: int, *, scope: int = 0, type: int = 0, flags: int = 0) -> bytes:
+    return struct.pack("=8BI", socket.AF_INET, prefix, 0, 0, MAIN_TABLE, PROTOCOL, scope, type, flags)
 
 
 def neighbour(link: int, ip: str, mac: str, *, delete: bool = False) -> bytes:
@@ -167,7 +169,7 @@ def dump_addresses() -> bytes:
 
 def dump_routes() -> bytes:
     """Of ours alone, if the socket asks for strict checking of requests."""
-    return _message(GETROUTE, ROOT, _route_fixed(0, 0)[:7] + bytes(5))
+    return _message(GETROUTE, ROOT, _route_fixed(0))
 
 
 def dump_neighbours(link: int) -> bytes:

@@ -16,13 +16,13 @@ from minik8s.aio import backoff, supervise
 from minik8s.api.errors import AlreadyExists, NotFound, StatusError
 from minik8s.api.kinds.endpointslice import EndpointSlice
 from minik8s.api.kinds.ingress import Ingress
-from minik8s.api.kinds.node import Node
+from minik8s.api.kinds.node import RANGE_ANNOTATION, Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.service import Service
 from minik8s.api.meta import is_true
 from minik8s.apiserver.auth import AUTHENTICATED, NODE_PREFIX, NODES, User
 from minik8s.apiserver.steps import SIMULATED_BY
-from minik8s.client.base import Client
+from minik8s.client.base import STRATEGIC_MERGE_PATCH, Client
 from minik8s.client.http import HttpTransport
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 Activity = tuple[str, Coroutine[Any, Any, Any]]
 
 DNS_LINK = "mk8s-dns"
+KNOWN_PATIENCE = 1.0  # seconds for the master to say which range is ours, if we know which it was
 SERVED = 100  # simulated nodes that answer logs and exec; a socket each
 log = get_logger("node")
 
@@ -259,14 +260,19 @@ async def _pod_cidr(config: Config, client: Client) -> str:
     """
     memory = config.path("node", "pod-cidr")
     known = memory.read_text().strip() if memory.exists() else ""
+    told = False
     for delay in backoff(0.05, 5.0):
         try:
-            node = await _registered(client, config.name)
-            if node.spec.podCIDR:
-                if node.spec.podCIDR != known:
-                    memory.write_text(node.spec.podCIDR + "\n")
-                return node.spec.podCIDR
-        except StatusError as error:
+            async with asyncio.timeout(KNOWN_PATIENCE if known else None):
+                node = await _registered(client, config.name, known)
+                if node.spec.podCIDR:
+                    if node.spec.podCIDR != known:
+                        memory.write_text(node.spec.podCIDR + "\n")
+                    return node.spec.podCIDR
+                if delay > 1.0 and not told:
+                    await _tell_no_range(client, config)
+                    told = True
+        except (StatusError, TimeoutError) as error:
             if known:
                 return known
             log.debug("waiting for this node's range of pod addresses", error=str(error))
@@ -274,12 +280,25 @@ async def _pod_cidr(config: Config, client: Client) -> str:
     raise AssertionError("unreachable")
 
 
-async def _registered(client: Client, name: str) -> Node:
+async def _tell_no_range(client: Client, config: Config) -> None:
+    """There is no kubelet yet that would say why this node is not Ready."""
+    message = f"no part of the pod range {config.pod_cidr} is free for this node: delete nodes that are gone"
+    condition = {"type": "NetworkUnavailable", "status": "True", "reason": "NoPodCIDR", "message": message}
+    patch = {"status": {"conditions": [condition]}}
+    await client.patch(
+        Node, config.name, None, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH
+    )  # fmt: skip
+    log.warning("waiting for a range of pod addresses", reason=message)
+
+
+async def _registered(client: Client, name: str, known: str) -> Node:
+    """`known`: the range that it had when it was last registered, and whose addresses its pods have."""
     try:
         return await client.get(Node, name)
     except NotFound:
+        annotations = {RANGE_ANNOTATION: known} if known else {}
         try:
-            return await client.create(Node, {"metadata": {"name": name}})
+            return await client.create(Node, {"metadata": {"name": name, "annotations": annotations}})
         except AlreadyExists:
             return await client.get(Node, name)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minik8s.config import Config
-from minik8s.net import nft
+from minik8s.net import nft, peers
 from minik8s.net.base import NetworkError
 from minik8s.net.host_resolver import HostResolver
 from minik8s.net.netlink import Netlink
@@ -43,6 +43,7 @@ class Found:
 
     containers: list[str] = field(default_factory=list)  # names
     links: list[str] = field(default_factory=list)
+    routes: list[str] = field(default_factory=list)  # to other nodes' pods
     tables: list[str] = field(default_factory=list)
     mounts: list[str] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
@@ -53,7 +54,8 @@ class Found:
     def lines(self) -> list[str]:
         """One line for each thing."""
         listed = [("container", name) for name in self.containers]
-        listed += [("link", name) for name in self.links] + [("nft table", name) for name in self.tables]
+        listed += [("link", name) for name in self.links] + [("route", name) for name in self.routes]
+        listed += [("nft table", name) for name in self.tables]
         listed += [("host DNS in", str(path)) for path in self.resolver]
         listed += [("mount", name) for name in self.mounts] + [("folder", str(path)) for path in self.folders]
         listed += [("systemd unit", str(UNIT_FILE))] * self.unit
@@ -68,6 +70,7 @@ class Reset:
         self._stack = AsyncExitStack()
         self._runtime: DockerRuntime | None = None
         self._network: RoutedPodNetwork | None = None
+        self._netlink = Netlink()
         self._resolver = HostResolver(config.path("net"), config.dns_ip, ())
 
     async def __aenter__(self) -> Reset:
@@ -107,9 +110,10 @@ class Reset:
         if self._config.runtime != "docker" or os.geteuid() != 0:
             return
         try:
-            netlink = await self._stack.enter_async_context(Netlink())
+            netlink = await self._stack.enter_async_context(self._netlink)
             nftables = await self._stack.enter_async_context(Nftables())
             found.links = [link.name for link in await netlink.links()]
+            found.routes = [route.destination for route in await peers.routes_left(netlink)]
             found.tables = [name for name in (nft.PODS, nft.SERVICES) if await nftables.table(name) is not None]
         except NetworkError as error:
             found.notes.append(f"the network cannot be looked at: {error}")
@@ -132,6 +136,7 @@ class Reset:
             await self._runtime.remove_all()
         if self._network is not None:
             await self._network.teardown()
+            await peers.withdraw(self._netlink)
         await asyncio.to_thread(_remove_files, found)
 
 

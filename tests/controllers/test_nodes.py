@@ -19,7 +19,7 @@ from minik8s.api.kinds.replicaset import ReplicaSet
 from minik8s.api.meta import condition
 from minik8s.clock import rfc3339, rfc3339_micro
 from minik8s.controllers.node_health import Signs, brake, observe, silent_conditions, taints, wanted_taints
-from minik8s.controllers.node_ipam import next_free
+from minik8s.controllers.node_ipam import asked_for, next_free
 from minik8s.controllers.settings import Settings
 from minik8s.controllers.taint_eviction import eviction_time
 
@@ -322,3 +322,21 @@ async def test_nodes_get_their_own_subnets():
         await cluster.client.delete(Node, "n2")
         await cluster.until(lambda: cluster.get(Node, "n5", None).spec.podCIDR == freed)
         assert cluster.get(Node, "n5", None).spec.podCIDRs == (freed,)
+
+
+@pytest.mark.parametrize(
+    ("wish", "used", "given"),
+    [
+        ("10.244.3.0/24", [], "10.244.3.0/24"),
+        ("10.244.3.0/24", ["10.244.2.0/24"], "10.244.3.0/24"),
+        ("10.244.3.0/24", ["10.244.3.0/24"], None),
+        ("10.244.3.0/24", ["10.244.2.0/23"], None),
+        ("10.245.3.0/24", [], None),
+        ("10.244.0.0/16", [], None),
+        ("fd00::/64", [], None),
+        ("", [], None),
+        ("10.244.3.1/24", [], None),
+    ],
+)
+def test_a_node_gets_the_range_again_that_it_had_if_it_is_free(wish: str, used: list[str], given: str | None):
+    assert asked_for(wish, "10.244.0.0/16", 24, used) == given

@@ -12,6 +12,9 @@ from minik8s.api.resource import Column, Json, Resource
 KEY_ANNOTATION = "minik8s.io/node-key"  # the id of its agent's key, by which the machine is known again
 
 
+RANGE_ANNOTATION = "minik8s.io/pod-cidr"  # the range that a node which registers anew had before, and asks for again
+
+
 class Taint(Struct):
     key: str = ""
     value: str = ""
