@@ -16,6 +16,7 @@ from itertools import chain
 import msgspec
 
 from minik8s.api.errors import Cause, InternalError, Invalid, ServiceUnavailable, Timeout, already_exists, invalid
+from minik8s.api.kinds.service import is_health_checked
 from minik8s.api.resource import Json
 from minik8s.apiserver import claims
 from minik8s.apiserver.admission import End, Operation
@@ -140,6 +141,22 @@ class ServiceAllocator:
                     raise InternalError("no node port is left")
                 chosen.add(number)
                 port["nodePort"] = number
+        yield from self._health_check_port(spec, key, has, chosen)
+
+    def _health_check_port(self, spec: Json, key: str, has: frozenset[str], chosen: Container[int]) -> Iterator[Cause]:
+        """Another node port, of Services that keep to their own nodes' endpoints, for balancers to ask at."""
+        if not is_health_checked(spec):
+            return
+        wanted = spec.get("healthCheckNodePort")
+        if not wanted:
+            spec["healthCheckNodePort"] = self._ports.any(but=chosen)
+            if not spec["healthCheckNodePort"]:
+                raise InternalError("no node port is left")
+        elif not (self._ports.claim(wanted) in has or self._ports.is_free(wanted, key)):
+            yield invalid("spec.healthCheckNodePort", wanted, "provided port is already allocated")
+        elif wanted not in NODE_PORTS:
+            valid = f"The range of valid ports is {NODE_PORTS[0]}-{NODE_PORTS[-1]}"
+            yield invalid("spec.healthCheckNodePort", wanted, f"provided port is not in the valid range. {valid}")
 
     # -- what crashes and older data leave behind
 
@@ -188,6 +205,14 @@ def carry_over(service: Json, old: Json) -> None:
         for field in ("clusterIP", "clusterIPs"):
             if before.get(field):
                 spec[field] = before[field]
+    if is_health_checked(spec) and not spec.get("healthCheckNodePort") and before.get("healthCheckNodePort"):
+        spec["healthCheckNodePort"] = before["healthCheckNodePort"]
+    elif not is_health_checked(spec) and spec.get("healthCheckNodePort") == before.get("healthCheckNodePort"):
+        spec.pop("healthCheckNodePort", None)
+    if kind != "LoadBalancer":
+        for field in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
+            if spec.get(field) == before.get(field):
+                spec.pop(field, None)
     had = {(p.get("protocol"), p.get("port")): p.get("nodePort") for p in before.get("ports") or ()}
     for port in spec.get("ports") or ():
         number = had.get((port.get("protocol"), port.get("port")))
@@ -213,3 +238,5 @@ def _claims(service: Json) -> Iterator[str]:
     for port in spec.get("ports") or ():
         if port.get("nodePort"):
             yield _port_claim(port["nodePort"])
+    if spec.get("healthCheckNodePort"):
+        yield _port_claim(spec["healthCheckNodePort"])

@@ -19,6 +19,7 @@ from minik8s.client.informer import Informer
 from minik8s.log import get_logger
 from minik8s.net import conntrack, nft, services
 from minik8s.net.base import NetworkError
+from minik8s.net.health_check import HealthCheck, HealthCheckServers
 from minik8s.net.metrics import proxy_metrics
 from minik8s.net.nftables import Nftables, NotThere, Table
 
@@ -54,6 +55,8 @@ class ServiceProxy:
         self._wanted = nft.Merged()
         self._chains: frozenset[str] = frozenset()  # in the kernel
         self._rules: dict[str, bytes] = {}  # by chain, as the kernel showed them when we had made them
+        self._checks: dict[str, tuple[int, HealthCheck]] = {}  # Service -> port, answer
+        self._servers = HealthCheckServers()
         self._strangers = -1  # Nftables.strangers() at the last full look
         self._dirty: set[str] = set()
         self._dead: dict[str, set[str]] = {}  # Service -> endpoints that terminated and are gone
@@ -69,12 +72,19 @@ class ServiceProxy:
         self._services.on_change(lambda old, new: self._note(_key(old or new)))
         self._slices.on_change(self._note_slice)
         self._nft.on_disturbance(self._note_disturbance)
+        try:
+            await self._run()
+        finally:
+            self._servers.close()
+
+    async def _run(self) -> None:
         await self._services.synced()
         await self._slices.synced()
         self._render(self._take_dirty())
         due = await self._guarded_reconcile(time.monotonic())
         look_at = 0.0
         while True:
+            await self._servers.serve(dict(self._checks.values()))
             if not self._dirty:
                 self._applied.set()
             until = max(look_at, time.monotonic()) if self._disturbed else due
@@ -159,6 +169,10 @@ class ServiceProxy:
             service = self._services.by_key(key)
             pieces = self._slices.by_index("service", key)
             contents = services.render(service, pieces, self._node, own=self._own) if service else nft.EMPTY
+            check = services.health_check(service, pieces, self._node) if service else None
+            self._checks.pop(key, None)
+            if service and check:
+                self._checks[key] = (service.spec.healthCheckNodePort, check)
             old, new = self._wanted.replace(key, contents)
             script += nft.diff(nft.SERVICES, old._replace(chains=known), new, self._cluster_cidr)
             known |= new.chains

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from minik8s.api.kinds.endpointslice import SERVICE_NAME_LABEL, Endpoint, EndpointSlice
 from minik8s.api.kinds.service import Service, ServicePort
+from minik8s.net.health_check import HealthCheck
 from minik8s.net.nft import EMPTY, LOCAL_SLOTS, Ruleset, guard
 
 # A Service with one of these is somebody else's work (well-known labels of Kubernetes).
@@ -94,6 +95,19 @@ def backends(port: ServicePort, slices: Iterable[EndpointSlice], node: str) -> B
         tuple(sorted(ready or serving)),
         tuple(sorted({b for b in ready if b.local} or {b for b in serving if b.local})),
     )
+
+
+def health_check(service: Service, slices: Sequence[EndpointSlice], node: str) -> HealthCheck | None:
+    """What balancers outside are told of a Service on this node; None if it asks for nothing."""
+    if not (service.spec.healthCheckNodePort and is_proxied(service)):
+        return None
+    ready = {
+        each.addresses[0]
+        for piece in slices
+        for each in piece.endpoints
+        if each.addresses and each.nodeName == node and is_ready(each)
+    }
+    return HealthCheck(service.metadata.namespace, service.metadata.name, len(ready))
 
 
 def is_ready(endpoint: Endpoint) -> bool:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minik8s.api.errors import Invalid
 from minik8s.api.kinds.endpoints import EndpointPort, Endpoints
 from minik8s.api.kinds.endpointslice import Endpoint, EndpointSlice
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.replicaset import ReplicaSet
+from minik8s.api.kinds.service import RESOURCE as SERVICE
 from minik8s.api.kinds.service import Service
 from minik8s.api.meta import ObjectReference
 from minik8s.controllers.endpoint_render import ports, render
@@ -261,3 +264,40 @@ async def test_the_port_of_a_load_balancer_that_goes_is_given_on(cluster: Cluste
     assert not ips("later")
     await cluster.client.delete(Service, "web", "default")
     await cluster.until(lambda: ips("later") == ["192.0.2.1"])
+
+
+async def test_a_port_for_health_checks_is_given_out_and_taken_back(cluster: Cluster):
+    await web(cluster, type="LoadBalancer", externalTrafficPolicy="Local")
+    made = await cluster.client.get(Service, "web", "default")
+    assert 30000 <= made.spec.healthCheckNodePort <= 32767
+    assert made.spec.healthCheckNodePort not in [port.nodePort for port in made.spec.ports]
+    again = await cluster.client.patch(Service, "web", "default", {"metadata": {"labels": {"a": "b"}}})
+    assert again.spec.healthCheckNodePort == made.spec.healthCheckNodePort
+    with pytest.raises(Invalid, match="already allocated"):
+        port = {"port": 80, "nodePort": made.spec.healthCheckNodePort}
+        spec = {"type": "NodePort", "ports": [port]}
+        await cluster.client.create(Service, {"metadata": {"name": "b", "namespace": "default"}, "spec": spec})
+    with pytest.raises(Invalid, match="healthCheckNodePort"):
+        await cluster.client.patch(Service, "web", "default", {"spec": {"healthCheckNodePort": 32001}})
+    plain = await cluster.client.patch(Service, "web", "default", {"spec": {"type": "ClusterIP"}})
+    assert not plain.spec.healthCheckNodePort
+    assert not plain.spec.ports[0].nodePort
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"loadBalancerSourceRanges": ["10.0.0.0/33"], "type": "LoadBalancer"}, "spec.loadBalancerSourceRanges[0]"),
+        ({"loadBalancerSourceRanges": ["10.0.0.0/8"]}, "spec.loadBalancerSourceRanges"),
+        ({"loadBalancerIP": "127.0.0.1", "type": "LoadBalancer"}, "spec.loadBalancerIP"),
+        ({"externalIPs": ["127.0.0.1"]}, "spec.externalIPs[0]"),
+        ({"externalIPs": ["0.0.0.0"]}, "spec.externalIPs[0]"),
+        ({"externalIPs": ["169.254.1.1"]}, "spec.externalIPs[0]"),
+        ({"healthCheckNodePort": 32000}, "spec.healthCheckNodePort"),
+        ({"ports": [{"port": 80, "protocol": "SCTP"}]}, "spec.ports[0].protocol"),
+    ],
+)
+def test_what_a_service_may_not_ask_for(spec: dict[str, object], field: str):
+    body = {"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}], **spec}}
+    SERVICE.default(body)
+    assert [cause.field for cause in SERVICE.validate(body, None)] == [field]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 from collections import Counter
@@ -199,6 +200,36 @@ async def test_external_traffic_policy_local_keeps_the_source_and_never_leaves_t
     node.feed.put(make_slice(endpoint(node.ip_b, "n2")))
     await drops(node.host.outside, NODE, 30080)  # a load balancer must see that this node is no good
     await answers(node.a, NODE, 30080, "b")
+
+
+async def test_balancers_are_told_which_nodes_have_endpoints(node: Node) -> None:
+    service = make_service(type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=32100)
+
+    async def told() -> tuple[str, int]:
+        sock = inside(node.host.outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (NODE, 32100))
+        reader, writer = await asyncio.open_connection(sock=sock)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        head, body = (await asyncio.wait_for(reader.read(), 3)).split(b"\r\n\r\n")
+        writer.close()
+        return head.split(b" ")[1].decode(), json.loads(body)["localEndpoints"]
+
+    async def becomes(*wanted: object) -> None:
+        async def check() -> bool:
+            try:
+                return await told() == wanted
+            except ConnectionRefusedError:
+                return False
+
+        await until(check)
+
+    node.feed.put(service, make_slice(endpoint(node.ip_a), endpoint(node.ip_b, "n2")))
+    await becomes("200", 1)
+    node.feed.put(make_slice(endpoint(node.ip_a, ready=False), endpoint(node.ip_b, "n2")))
+    await becomes("503", 0)
+    node.feed.drop(service)
+    await refuses(node.host.outside, NODE, 32100)
 
 
 async def test_internal_traffic_policy_local(node: Node) -> None:

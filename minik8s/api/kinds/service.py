@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterator
+
 from minik8s.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
 from minik8s.api.kinds.columns import AGE, NAME, NONE, dig, labels_text
 from minik8s.api.kinds.validation import (
@@ -156,6 +159,9 @@ def _validate(service: Json, old: Json | None) -> list[Cause]:
     for index, address in enumerate(spec.get("externalIPs") or ()):
         if not is_ip(address):
             causes.append(invalid(f"spec.externalIPs[{index}]", address, "must be a valid IP address"))
+        elif special := _special(address):
+            causes.append(invalid(f"spec.externalIPs[{index}]", address, special))
+    causes += _validate_balancer(spec, old)
     timeout = dig(spec, "sessionAffinityConfig.clientIP.timeoutSeconds", 1)
     if not 1 <= timeout <= LONGEST_AFFINITY:
         field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
@@ -165,6 +171,59 @@ def _validate(service: Json, old: Json | None) -> list[Cause]:
     if before and addressed and spec.get("clusterIP") != before:
         causes.append(invalid("spec.clusterIP", spec.get("clusterIP", ""), "field is immutable"))
     return causes
+
+
+def is_health_checked(spec: Json) -> bool:
+    """Whether balancers ask each node for endpoints of its own, at `healthCheckNodePort`."""
+    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+
+
+def _special(address: str) -> str:
+    """Why packets to an address can never come from elsewhere; "" if they can."""
+    ip = ipaddress.ip_address(address)
+    if ip.is_unspecified:
+        return f"may not be unspecified ({address})"
+    if ip.is_loopback:
+        return "may not be in the loopback range (127.0.0.0/8, ::1/128)"
+    if ip.is_link_local:
+        return "may not be in the link-local range (169.254.0.0/16, fe80::/10)"
+    return "may not be in the multicast range" if ip.is_multicast else ""
+
+
+def _validate_balancer(spec: Json, old: Json | None) -> Iterator[Cause]:
+    """What only load balancers have."""
+    balanced = spec["type"] == "LoadBalancer"
+    for index, text in enumerate(spec.get("loadBalancerSourceRanges") or ()):
+        try:
+            ipaddress.ip_network(text.strip(), strict=False)
+        except ValueError:
+            hint = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            yield invalid(f"spec.loadBalancerSourceRanges[{index}]", text, hint)
+    only = "may only be used when `type` is 'LoadBalancer'"
+    for field in ("loadBalancerSourceRanges", "loadBalancerClass", "allocateLoadBalancerNodePorts"):
+        if not balanced and spec.get(field) not in (None, "", []):
+            yield forbidden(f"spec.{field}", only)
+    if (
+        balanced
+        and spec.get("loadBalancerIP")
+        and (not is_ip(spec["loadBalancerIP"]) or _special(spec["loadBalancerIP"]))
+    ):
+        yield invalid(
+            "spec.loadBalancerIP", spec["loadBalancerIP"], "must be an IP address that can be reached from outside"
+        )
+    before = (old or {}).get("spec", {})
+    if (
+        balanced
+        and before.get("type") == "LoadBalancer"
+        and before.get("loadBalancerClass") != spec.get("loadBalancerClass")
+    ):
+        yield invalid("spec.loadBalancerClass", spec.get("loadBalancerClass", ""), "may not change once set")
+    if spec.get("healthCheckNodePort"):
+        if not is_health_checked(spec):
+            hint = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+            yield invalid("spec.healthCheckNodePort", spec["healthCheckNodePort"], hint)
+        elif before.get("healthCheckNodePort", spec["healthCheckNodePort"]) != spec["healthCheckNodePort"]:
+            yield invalid("spec.healthCheckNodePort", spec["healthCheckNodePort"], "field is immutable")
 
 
 def _validate_ports(spec: Json) -> list[Cause]:
