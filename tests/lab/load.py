@@ -1,0 +1,62 @@
+"""load.py ADDRESS PORT RATE: ask for / RATE times a second, each time on a new connection, until stdin ends.
+
+An open loop: a request that takes long does not keep the next one back, as with many clients. Prints one JSON object:
+{"count": …, "answers": {text: [first, last, count]}, "failures": [[when, seconds, why]], "slow": [[when, seconds]]}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+SLOW = 0.5  # seconds
+LONGEST = 5.0
+
+
+async def ask(address: str, port: int, answers: dict[str, list[float]]) -> None:
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        answer = await reader.read()
+    finally:
+        writer.close()
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    if " 200 " not in head.split("\r\n")[0]:
+        raise OSError(f"answered {answer[:80]!r}")
+    now = time.time()
+    known = answers.setdefault(body.strip(), [now, now, 0])
+    known[1:] = [now, known[2] + 1]
+
+
+async def main(address: str, port: int, rate: float) -> None:
+    loop = asyncio.get_running_loop()
+    told_to_end = loop.run_in_executor(None, sys.stdin.read)
+    answers: dict[str, list[float]] = {}
+    failures: list[tuple[float, float, str]] = []
+    slow: list[tuple[float, float]] = []
+    count = 0
+
+    async def one() -> None:
+        began = time.time()
+        try:
+            async with asyncio.timeout(LONGEST):
+                await ask(address, port, answers)
+        except (OSError, TimeoutError) as error:
+            failures.append((began, time.time() - began, repr(error)))
+        else:
+            if (took := time.time() - began) > SLOW:
+                slow.append((began, took))
+
+    begun = loop.time()
+    async with asyncio.TaskGroup() as tasks:
+        while not told_to_end.done():
+            tasks.create_task(one())
+            count += 1
+            await asyncio.sleep(max(0.0, begun + count / rate - loop.time()))
+    print(json.dumps({"count": count, "answers": answers, "failures": failures, "slow": slow}))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
