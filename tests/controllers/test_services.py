@@ -273,9 +273,9 @@ async def test_a_port_for_health_checks_is_given_out_and_taken_back(cluster: Clu
     assert made.spec.healthCheckNodePort not in [port.nodePort for port in made.spec.ports]
     again = await cluster.client.patch(Service, "web", "default", {"metadata": {"labels": {"a": "b"}}})
     assert again.spec.healthCheckNodePort == made.spec.healthCheckNodePort
+    port = {"port": 80, "nodePort": made.spec.healthCheckNodePort}
+    spec = {"type": "NodePort", "ports": [port]}
     with pytest.raises(Invalid, match="already allocated"):
-        port = {"port": 80, "nodePort": made.spec.healthCheckNodePort}
-        spec = {"type": "NodePort", "ports": [port]}
         await cluster.client.create(Service, {"metadata": {"name": "b", "namespace": "default"}, "spec": spec})
     with pytest.raises(Invalid, match="healthCheckNodePort"):
         await cluster.client.patch(Service, "web", "default", {"spec": {"healthCheckNodePort": 32001}})
