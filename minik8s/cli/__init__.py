@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reset": ("lifecycle", "reset", "Remove everything that minik8s made on this machine."),
     "status": ("lifecycle", "status", "Tell what runs here and how it is."),
     "doctor": ("doctor", "doctor", "Check this machine and say what would help."),
+    "cluster": ("cluster", "cluster", "Make clusters whose nodes are containers on this machine."),
     "token": ("token", "token", "Make, list and delete tokens for joining."),
     "version": ("agent", "version", "Print the versions of client and server."),
     "completion": ("agent", "completion", "Print the shell's completion script."),
