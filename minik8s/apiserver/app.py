@@ -108,6 +108,7 @@ def _api_request(request: Request) -> ApiRequest:
         common_name,
         organizations,
         token,
+        push=request.connection.push if request.modern else None,
     )
 
 

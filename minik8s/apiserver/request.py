@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,12 +13,14 @@ from minik8s.apiserver.auth import User
 
 JSON = "application/json"
 Frames = AsyncGenerator[Sequence[bytes], None]
+Push = Callable[[bytes], bool]
 
 
 class ApiRequest(msgspec.Struct, gc=False):
     """`path` is as on the wire (percent-encoded, no query); `headers` are lower case, only those that matter.
 
     Who asks is either known (`user`), or to be found out from the certificate's subject and the bearer token.
+    `push`, if given, sends a chunk of HTTP past a stream whose reader waits for more; it says whether it has taken it.
     """
 
     method: str
@@ -31,6 +33,7 @@ class ApiRequest(msgspec.Struct, gc=False):
     organizations: tuple[str, ...] = ()
     token: str = ""
     remote: str = ""
+    push: Push | None = None
 
 
 class ApiResponse(msgspec.Struct):

@@ -103,7 +103,9 @@ class Verbs:
         options = watch.parse_options(call.query, self._watches.rng)
         content_type = JSON + (";stream=watch" if call.form.shape != "object" else "")
         return ApiResponse(
-            200, content_type=content_type, stream=await self._watches.stream(prefix, folder, seen, options)
+            200,
+            content_type=content_type,
+            stream=await self._watches.stream(prefix, folder, seen, options, call.request.push),
         )
 
     async def _await_version(self, query: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from minik8s.apiserver import http_answer
 from minik8s.apiserver.body import Served
 from minik8s.apiserver.negotiate import Form
 from minik8s.apiserver.selection import Selection
@@ -42,6 +43,8 @@ class Views:
     def __init__(self, clock: Clock) -> None:
         self.tables = Tables(clock)
         self._frames: dict[int, dict[str, bytes | None]] = {}
+        self._batch: Sequence[Change] = ()
+        self._chunks: dict[str, bytes] = {}  # of `_batch`, by view
 
     def object(self, served: Served, form: Form, record: Record) -> bytes:
         if form.shape == "object":
@@ -84,6 +87,16 @@ class Views:
         if seen.text in frames:
             return frames[seen.text]
         made = frames[seen.text] = self._make(seen, change)
+        return made
+
+    def chunk(self, seen: View, changes: Sequence[Change]) -> bytes:
+        """The frames of changes that are being published, as one chunk of HTTP; empty if none concerns the view."""
+        if changes is not self._batch:
+            self._batch, self._chunks = changes, {}
+        made = self._chunks.get(seen.text)
+        if made is None:
+            frames = [frame for change in changes if (frame := self.frame(seen, change)) is not None]
+            made = self._chunks[seen.text] = http_answer.chunk(b"".join(frames))
         return made
 
     def _make(self, seen: View, change: Change) -> bytes | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from minik8s.api.errors import BadRequest, Invalid, ServiceUnavailable, StatusError, forbidden
-from minik8s.apiserver.request import Frames
+from minik8s.apiserver.request import Frames, Push
 from minik8s.apiserver.routes import is_true
 from minik8s.apiserver.views import View, Views, bookmark, error_frame
 from minik8s.store.base import Change, Record
@@ -62,7 +62,11 @@ _NO_MATCH = "resourceVersionMatch is forbidden for watch unless sendInitialEvent
 
 
 class Watches:
-    """Opens watches on the cache. `stream` yields batches of frames and frees everything when it is closed."""
+    """Opens watches on the cache. `stream` yields batches of frames and frees everything when it is closed.
+
+    A watch that has sent all there was costs no task's turn for a change: whoever publishes it pushes bytes that were
+    made once into each connection, and the stream goes on only for who does not keep up, and for bookmarks.
+    """
 
     def __init__(self, cache: WatchCache, views: Views, rng: random.Random | None = None) -> None:
         self._cache = cache
@@ -70,13 +74,15 @@ class Watches:
         self.rng = rng or random.Random()
         self.open = 0
 
-    async def stream(self, prefix: str, folder: str, seen: View, options: WatchOptions) -> Frames:
+    async def stream(
+        self, prefix: str, folder: str, seen: View, options: WatchOptions, push: Push | None = None
+    ) -> Frames:
         """`prefix` is a folder or one key; `folder` the folder to list for the initial objects."""
         if options.after is not None and options.after > self._cache.revision:
             await self._cache.wait(options.after)  # too far ahead: an error before the stream has begun
-        return self._run(prefix, folder, seen, options)
+        return self._run(prefix, folder, seen, options, push)
 
-    async def _run(self, prefix: str, folder: str, seen: View, options: WatchOptions) -> Frames:
+    async def _run(self, prefix: str, folder: str, seen: View, options: WatchOptions, push: Push | None) -> Frames:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + options.timeout
         self.open += 1
@@ -89,6 +95,7 @@ class Watches:
                 records, after = self._cache.list(folder)
                 initial = [r for r in records if prefix in (folder, r.key) and _selected(seen, r)]
             watcher = await self._cache.watch(prefix, after)
+            watcher.direct = self._directly(seen, push) if push is not None else None
             for start in range(0, len(initial), INITIAL_BATCH):
                 yield [self._views.added(seen, record) for record in initial[start : start + INITIAL_BATCH]]
             if options.initial_end:
@@ -112,6 +119,10 @@ class Watches:
                 timer.cancel()
             if watcher is not None:
                 watcher.close()
+
+    def _directly(self, seen: View, push: Push) -> Callable[[Sequence[Change]], bool]:
+        chunk = self._views.chunk
+        return lambda changes: not (made := chunk(seen, changes)) or push(made)
 
     def _render(self, seen: View, changes: Sequence[Change]) -> list[bytes]:
         frame = self._views.frame

@@ -27,6 +27,7 @@ RING = 2_048  # changes held for watches that come back; older ones are read fro
 SLICE = 256  # changes applied before other tasks have their turn
 WAIT = 3.0  # seconds; as Kubernetes' watch cache waits for a revision that is still to come
 WRITE_WAIT = 30.0  # seconds a finished write waits to appear in the head: more than a reconnection to etcd takes
+Told = dict[str, list[Change]]  # changes by the prefix that watchers have
 
 
 class WatchCache:
@@ -195,11 +196,16 @@ class WatchCache:
         for start in range(0, len(batch), SLICE):
             if start:
                 await asyncio.sleep(0)
+            told: Told = {}
             for change in batch[start : start + SLICE]:
-                self._publish(change)
+                self._publish(change, told)
+            for prefix, changes in told.items():
+                for watcher in tuple(self._watchers[prefix]):  # one that overflows leaves the group
+                    watcher.push(changes)
             self._wake()
 
-    def _publish(self, change: Change) -> None:
+    def _publish(self, change: Change, told: Told) -> None:
+        """Apply one change, and note for whom it is: for the watchers of which prefix."""
         self._revision = change.rev
         key, record = change.key, change.record()
         if not key:
@@ -216,9 +222,8 @@ class WatchCache:
             self._ring_floor = self._ring[0].rev
         self._ring.append(change)
         for prefix in _prefixes(key):
-            if group := self._watchers.get(prefix):
-                for watcher in tuple(group):  # one that overflows leaves the group
-                    watcher.push(change)
+            if prefix in self._watchers:
+                told.setdefault(prefix, []).append(change)
 
     def _wake(self) -> None:
         while self._waiters and self._waiters[0][0] <= self._revision:

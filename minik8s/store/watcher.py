@@ -14,10 +14,16 @@ BUFFER = 4_096  # changes that wait for one slow watcher before it is told to li
 
 
 class Watcher:
-    """The changes under one prefix after one revision. `WatchCache.watch` makes it; close it, or use it in `with`."""
+    """The changes under one prefix after one revision. `WatchCache.watch` makes it; close it, or use it in `with`.
+
+    `direct`, if set, is called with changes that come while somebody waits in `next`, instead of waking him; it says
+    whether it has taken them. Who has fallen behind is not waiting, so the order holds. All watchers of a prefix are
+    handed the same sequence.
+    """
 
     def __init__(self, prefix: str, limit: int, leave: Callable[[Watcher], None]) -> None:
         self.prefix = prefix
+        self.direct: Callable[[Sequence[Change]], bool] | None = None
         self._limit = limit
         self._leave = leave
         self._buffer: list[Change] = []
@@ -53,9 +59,11 @@ class Watcher:
         """Whether all changes up to the cache's revision have been taken by `next`."""
         return not self._buffer and self._end is None
 
-    def push(self, change: Change) -> None:
-        """Hand over one change. This call is the whole price of a delivery: keep it short."""
-        self._buffer.append(change)
+    def push(self, changes: Sequence[Change]) -> None:
+        """Hand over changes. This call is the whole price of a delivery: keep it short."""
+        if self._sleeper is not None and self.direct is not None and self.direct(changes):
+            return
+        self._buffer += changes
         if self._sleeper is not None:
             self._wake()
         elif len(self._buffer) > self._limit:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable
 from contextlib import aclosing
 
 import msgspec
 import pytest
-from api_harness import TABLE, Api, config_map
+from api_harness import ADMIN, TABLE, Api, config_map
 
 from minik8s.apiserver import watch
+from minik8s.apiserver.request import ApiRequest
 
 CMS = "/api/v1/namespaces/default/configmaps"
 
@@ -138,6 +141,59 @@ async def test_watchers_share_frames(api: Api) -> None:
             frames.append((await anext(batches))[0])
     assert frames[0] is frames[1]
     assert msgspec.json.decode(frames[0])["type"] == "ADDED"
+
+
+async def test_changes_are_pushed_past_a_stream_that_waits(api: Api) -> None:
+    """In order, each once, whether the connection takes them or not, and made once for all connections."""
+    rng, names, told_by = random.Random(4), [], []
+    chunks: list[list[bytes]] = [[], [], []]
+    tasks = []
+
+    async def follow(index: int, selector: str) -> None:
+        def push(chunk: bytes) -> bool:
+            taken = index < 2 or rng.random() < 0.5
+            if taken:
+                chunks[index].append(chunk)
+                seen[index] += told([msgspec.json.decode(f) for f in chunk.split(b"\r\n")[1].splitlines()])
+            return taken
+
+        query = {"watch": "1", "resourceVersion": str(version), "labelSelector": selector}
+        answer = await api.handler.handle(ApiRequest("GET", CMS, query, user=ADMIN, push=push))
+        assert answer.stream is not None
+        async with aclosing(answer.stream) as batches:
+            async for batch in batches:
+                told_by.append(index)
+                seen[index] += told([msgspec.json.decode(frame) for frame in batch])
+                await asyncio.sleep(0)
+
+    version = api.cache.revision
+    seen: list[list[tuple[str, str]]] = [[], [], []]
+    for index, selector in enumerate(("", "", "on=yes")):
+        tasks.append(asyncio.create_task(follow(index, selector)))
+    await asyncio.sleep(0)
+    for number in range(60):
+        labels = {"on": "yes" if number % 3 else "no"}
+        names.append(f"c{number:02}")
+        await asyncio.gather(api.post(CMS, config_map(names[-1], metadata={"labels": labels})))
+        for _ in range(rng.randrange(4)):
+            await asyncio.sleep(0)
+    await until(lambda: seen[2][-1:] == [("ADDED", "c59")])
+    await until(lambda: len(seen[0]) == len(seen[1]) == 60)
+    assert seen[0] == seen[1] == [("ADDED", name) for name in names]
+    assert seen[2] == [("ADDED", name) for name in names if int(name[1:]) % 3]
+    assert chunks[0][-1] is chunks[1][-1]
+    assert len(chunks[0]) > 50  # nearly all of them, and the stream tells what its reader was too slow for
+    assert 2 in told_by
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert not api.cache._watchers
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.001)
 
 
 async def test_tables_and_metadata(api: Api) -> None:
