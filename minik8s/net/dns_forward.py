@@ -151,7 +151,7 @@ class Forwarder:
 
     def _in_order(self) -> list[Upstream]:
         """Whom to ask, the likeliest first."""
-        if self._upstreams is None:
+        if not self._upstreams:  # not read yet, or there has been none: perhaps there is one by now
             self._refresh()
         bound = self._clock() - DEMOTED_SECONDS
         usable = [upstream for upstream in self._upstreams or () if upstream not in self.looped]

@@ -67,7 +67,8 @@ def pointing(original: str, dns_ip: str, *, fallbacks: bool) -> str:
 def drop_in(dns_ip: str, domains: Sequence[str]) -> str:
     """Of systemd-resolved: these domains are asked of us alone, other names of us and of the links' resolvers."""
     routed = " ".join(f"~{domain}" for domain in domains)
-    return f"{MARK}\n[Resolve]\nDNS={dns_ip}\nDomains={routed}\n"
+    # The empty one undoes what other files say: of several servers the first that once answered would be kept.
+    return f"{MARK}\n[Resolve]\nDNS=\nDNS={dns_ip}\nDomains={routed}\n"
 
 
 class HostResolver:
@@ -87,9 +88,15 @@ class HostResolver:
         """The resolv.conf by which names outside are resolved: never ours, never resolved's stub. Blocking."""
         original = self._original()
         if _stub_only(original):
-            with suppress(OSError):
-                return self._without_ours(self._uplinks.read_text("latin-1"))
+            uplinks, kept = self._uplinks_text(), self._kept()
+            # Servers of resolved's own settings are not listed while our drop-in holds.
+            return uplinks if "nameserver" in uplinks or kept is None else kept.text or uplinks
         return original
+
+    def _uplinks_text(self) -> str:
+        with suppress(OSError):
+            return self._without_ours(self._uplinks.read_text("latin-1"))
+        return ""
 
     def _original(self) -> str:
         text = self._current()
@@ -115,7 +122,7 @@ class HostResolver:
     async def _try_to_take(self, *, first: bool) -> bool:
         try:
             changed = await asyncio.to_thread(self.take)
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             log.error(
                 "this host cannot be made to resolve the cluster's names: make the file writable, or use --no-host-dns",
                 error=str(error),
@@ -126,7 +133,7 @@ class HostResolver:
         return changed
 
     def take(self) -> bool:
-        """Point the host at us; whether anything had to be changed. Blocking. Raises OSError, SubprocessError."""
+        """Point the host at us; whether anything had to be changed. Blocking. Raises OSError."""
         current = self._current()
         ours = (current or "").startswith(MARK)
         if not ours and _stub_only(current or ""):
@@ -191,6 +198,8 @@ class HostResolver:
         with suppress(OSError):
             if self._drop_in.read_text() == wanted:
                 return False
+        if not self._drop_in.exists():
+            self._keep(Kept(self._uplinks_text()))
         self._drop_in.parent.mkdir(parents=True, exist_ok=True)
         _replace(self._drop_in, wanted.encode("latin-1"), 0o644)
         _restart_resolved()
@@ -213,8 +222,12 @@ def _stub_only(text: str) -> bool:
 
 
 def _restart_resolved() -> None:
-    with suppress(FileNotFoundError):  # no systemd, no service of its
-        subprocess.run(["systemctl", "try-restart", "systemd-resolved.service"], check=True, capture_output=True)
+    """Where systemd does not run it, whoever does has to."""
+    if not Path("/run/systemd/system").is_dir():
+        return
+    done = subprocess.run(["systemctl", "try-restart", "systemd-resolved.service"], capture_output=True, check=False)
+    if done.returncode:
+        log.warning("systemd-resolved did not restart", error=done.stderr.decode(errors="replace").strip())
 
 
 def _install(path: Path, text: str, mode: int) -> None:

@@ -139,6 +139,8 @@ def test_with_resolved_only_its_drop_in_is_written(etc: Path, make: Make, tmp_pa
     assert dropped.read_text() == drop_in("10.96.0.10", ["cluster.local"])
     assert (etc / "resolv.conf").read_text() == stub
     assert make().text() == "nameserver 192.0.2.1\nsearch lan\n"
+    uplinks.write_text("nameserver 10.96.0.10\n")  # what resolved's own settings named is not listed any more
+    assert make().text() == "nameserver 192.0.2.1\nsearch lan\n"
     assert len(restarts) == 1
     assert make().give_back() == [str(dropped)]
     assert not dropped.parent.exists()
