@@ -46,14 +46,23 @@ class HttpTransport:
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
     async def __aenter__(self) -> Self:
+        self._session = self._new_session()
+        return self
+
+    def _new_session(self) -> aiohttp.ClientSession:
         # Watches hold a connection each, so there is no limit on those.
         connector = aiohttp.TCPConnector(
             limit=0, ssl=self._context or True, keepalive_timeout=60, socket_factory=_watchful_socket
         )
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=CONNECT_TIMEOUT)
         headers = {"user-agent": f"minik8s/{__version__}", "accept": "application/json"}
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
-        return self
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers)
+
+    async def reconnect(self) -> None:
+        """Drop all connections, watches too: the way to the server has changed. What is under way fails."""
+        old, self._session = self._session, self._new_session()
+        if old is not None:
+            await old.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

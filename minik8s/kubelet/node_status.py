@@ -175,7 +175,8 @@ class NodeStatus:
             self._lease = True
             await self.beat()
         except NotFound:
-            self._lease = False  # made again at the next beat
+            self._lease = False  # made again at the next beat; it went with its Node, perhaps
+            self.nudge()
         except StatusError as error:
             log.debug("heartbeat not written", error=str(error))
             self._cut_off = True
@@ -213,7 +214,7 @@ class NodeStatus:
                 log.warning("node status not written", error=str(error))
             except StatusError as error:
                 log.debug("node status not written", error=str(error))
-            ill = health.runtime or health.network
+            ill = health.runtime or health.network or self._deleted
             pause = (RECHECK_SECONDS if ill else CHECK_SECONDS) * random.uniform(0.9, 1.0)
             await wait_any(self._nudge, timeout=pause)
             self._nudge.clear()

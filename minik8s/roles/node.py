@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from minik8s.aio import backoff, supervise
 from minik8s.api.errors import AlreadyExists, NotFound, StatusError
@@ -44,6 +46,7 @@ from minik8s.net.host_resolver import HostResolver
 from minik8s.net.netlink import Netlink
 from minik8s.net.nftables import Nftables
 from minik8s.net.peers import PeerRoutes
+from minik8s.net.prober import Prober
 from minik8s.net.proxy import ServiceProxy
 from minik8s.net.routed import RoutedPodNetwork
 from minik8s.net.routes import OVERHEAD, Peer
@@ -74,17 +77,21 @@ async def run_node(config: Config, identity: NodeIdentity | None, master: Master
             credentials = Credentials(identity.certificates, lambda: renew(config))
             credentials.nudge()  # what an earlier agent has left may be old
             context = credentials.client(identity.client, identity.ca_file)
-            client = Client(await stack.enter_async_context(HttpTransport(config.server, context)))
+            transport = await stack.enter_async_context(HttpTransport(config.server, context))
+            client, readdressed = Client(transport), transport.reconnect
         else:
             ca = master.identity.ca
             credentials = Credentials(identity.certificates, lambda: asyncio.to_thread(local_node_identity, config, ca))
-            client = master.client(User(NODE_PREFIX + config.name, (NODES, AUTHENTICATED)))
+            client, readdressed = (
+                master.client(User(NODE_PREFIX + config.name, (NODES, AUTHENTICATED))),
+                master.readdress,
+            )
         informers = Informers(client)
         if config.runtime == "fake":
             tls = credentials.server(identity.serving, identity.ca_file)
             activities = simulated_nodes(config, client, informers, tls, identity=identity)
         else:
-            activities = await _real(config, identity, credentials, client, informers, master, stack)
+            activities = await _real(config, identity, credentials, client, informers, readdressed, stack)
         common = [("node informers", informers.run()), ("node certificates", credentials.run())]
         try:
             await supervise([*common, *activities, ("ready", _tell_ready(config, informers))])
@@ -98,7 +105,7 @@ async def _real(
     credentials: Credentials,
     client: Client,
     informers: Informers,
-    master: Master | None,
+    readdressed: Callable[[], Awaitable[None]],
     stack: AsyncExitStack,
 ) -> list[Activity]:
     """The parts of a node on a Docker Engine and this kernel's network."""
@@ -142,20 +149,30 @@ async def _real(
         informers.of(Node), own, netlink, config.path("net"), config.pod_network, kubelet.node.nudge
     )  # fmt: skip
     kubelet.node.routes = lambda: RoutesState(*peers.condition)
-    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods)
+
+    def tell(words: str) -> None:
+        if kubelet.node.node is not None:
+            recorder.event(kubelet.node.node, "Warning", "PodNetworkUnreachable", words)
+
+    prober = await stack.enter_async_context(Prober(peers, netlink, network.mtu, tell))
+
+    async def reached() -> tuple[str, bytes]:
+        return "application/json", msgspec.json.encode({"reached": [each._asdict() for each in await prober.all()]})
+
+    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages={"/pod-network": reached})
     context = credentials.server(identity.serving, identity.ca_file)
 
     async def readdress(address: str) -> None:
+        await readdressed()  # connections from the old address are dead, though nobody says so
         kubelet.node.readdress(address)
         credentials.nudge()
-        if master is not None:
-            await master.readdress()
 
     if not config.host_dns:
         await asyncio.to_thread(resolver.give_back)
     return [
         ("network", network.run()),
         ("peers", peers.run()),
+        ("reach", prober.run()),
         ("proxy", proxy.run()),
         ("dns", dns.run()),
         *([("host resolver", resolver.run())] if config.host_dns else []),
