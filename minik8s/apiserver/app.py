@@ -14,8 +14,8 @@ from minik8s.api.errors import InternalError, StatusError
 from minik8s.apiserver import routes
 from minik8s.apiserver.auth import User
 from minik8s.apiserver.handler import Handler
-from minik8s.apiserver.http1 import Server
 from minik8s.apiserver.http_request import Request
+from minik8s.apiserver.http_server import Server
 from minik8s.apiserver.request import ApiRequest, ApiResponse, error_response
 from minik8s.apiserver.routes import RequestInfo
 from minik8s.apiserver.served import SUBRESOURCES

@@ -53,7 +53,6 @@ PROTOBUF_ASKED = "com.github.proto-openapi.spec.v2"  # in Accept
 PROTOBUF_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # Go refuses the @ of what is asked for
 
 log = get_logger("apiserver")
-_IMPERSONATION = ("impersonate-user", "impersonate-group", "impersonate-uid")  # headers
 Answer = Callable[[Call], Awaitable[ApiResponse]]
 
 
@@ -124,8 +123,9 @@ class Handler:
     async def admit(self, request: ApiRequest, info: RequestInfo) -> User:
         """Who asks; raises Unauthorized for wrong credentials, Forbidden where the user may not."""
         user = request.user or await self._authenticate(request)
-        if any(header in request.headers for header in _IMPERSONATION):
-            user = self._impersonated(user, request.headers)
+        headers = request.headers
+        if "impersonate-user" in headers or "impersonate-group" in headers or "impersonate-uid" in headers:
+            user = self._impersonated(user, headers)
         if info.resource:
             name = info.name or _selected_name(info, request.query.get("fieldSelector", ""))
             attributes = Attributes(
@@ -142,7 +142,7 @@ class Handler:
 
     def observe(self, request: ApiRequest, info: RequestInfo, code: int, seconds: float) -> None:
         """Count a request, and log it if it was slow or the server's fault."""
-        known = self._is_known(info)
+        known = (code < 400 and info.resource) or self._is_known(info)  # what was served is known
         self.metrics.observe(info if known else _NOTHING, code, seconds)
         if code >= 500 or seconds > SLOW:
             log.warning("slow or failed request", method=request.method, path=request.path, code=code, seconds=seconds)

@@ -7,6 +7,7 @@ no hexadecimal number, spaces before a colon, folded lines, line ends without CR
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from minik8s.api.errors import BadRequest, MethodNotAllowed, RequestEntityTooLarge, UnsupportedMediaType
@@ -58,7 +59,9 @@ def read_head(
         raise MethodNotAllowed("this is no proxy: CONNECT is not served")
     headers: dict[str, str] = {}
     for name, value in lines:
-        key = name.decode("latin-1").lower()
+        if len(value) > MAX_LINE:
+            raise BadRequest(f"a header of the request is longer than {MAX_LINE} bytes")
+        key = _lower(name)
         text = value.decode("utf-8", "surrogateescape").rstrip(" \t")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     request = Request(connection, method.decode("latin-1"), _target(target), headers, lines)
@@ -67,8 +70,15 @@ def read_head(
     return request
 
 
+@lru_cache(maxsize=1024)
+def _lower(name: bytes) -> str:
+    return name.decode("latin-1").lower()
+
+
 def _target(target: bytes) -> str:
     """Path and query of a request line, which may have a whole URL (RFC 9112, section 3.2.2)."""
+    if len(target) > MAX_LINE:
+        raise BadRequest(f"the target of the request is longer than {MAX_LINE} bytes")
     text = target.decode("latin-1")
     if text.startswith("/"):
         return text
@@ -96,11 +106,3 @@ def _check(request: Request) -> None:
         if headers["expect"].lower() != "100-continue":
             raise BadRequest(f'the expectation "{headers["expect"][:60]}" is not understood, only 100-continue')
         request.expects = request.modern
-
-
-def check_line(size: int, lines: int) -> None:
-    """Raises BadRequest for a target or a header of `size` bytes, after `lines` headers, that is too much."""
-    if size > MAX_LINE:
-        raise BadRequest(f"a line in the head of the request is longer than {MAX_LINE} bytes")
-    if lines >= MAX_HEADERS:
-        raise BadRequest(f"the request has more than {MAX_HEADERS} headers")

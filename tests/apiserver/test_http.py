@@ -18,7 +18,7 @@ from tls_harness import Authority
 from minik8s.api.errors import AlreadyExists, Forbidden, NotFound, ServiceUnavailable, Unauthorized
 from minik8s.api.kinds.configmap import ConfigMap
 from minik8s.api.kinds.namespace import Namespace
-from minik8s.apiserver import http1
+from minik8s.apiserver import http1, http_writer
 from minik8s.apiserver.app import ApiServer
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import Attributes, Decision, User
@@ -181,7 +181,7 @@ async def test_connections_that_say_nothing_are_closed(served: Served, monkeypat
 async def test_a_client_that_does_not_read_is_cut_off(
     served: Served, cache: WatchCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "WRITE_TIMEOUT", 0.2)
+    monkeypatch.setattr(http_writer, "WRITE_TIMEOUT", 0.2)
     async with served.transport() as transport:
         client = Client(transport)
         for index in range(40):

@@ -15,9 +15,9 @@ import pytest
 import uvloop
 from tls_harness import Authority
 
-from minik8s.apiserver import http1
-from minik8s.apiserver.http1 import Server
+from minik8s.apiserver import http1, http_server, http_writer
 from minik8s.apiserver.http_request import Request
+from minik8s.apiserver.http_server import Server
 from minik8s.apiserver.request import ApiResponse, Frames
 
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -377,7 +377,7 @@ async def test_patience_has_an_end(peer: Peer, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_who_does_not_read_is_cut_off(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "WRITE_TIMEOUT", 0.2)
+    monkeypatch.setattr(http_writer, "WRITE_TIMEOUT", 0.2)
     for path, times in ((b"/big", 10), (b"/stream", 1), (b"/" + b"a" * 10_000, 2000)):
         _, writer = await asyncio.open_connection("127.0.0.1", peer.port, ssl=peer.context, limit=1024)
         peer.echo.begun.clear()
@@ -392,7 +392,7 @@ async def test_who_does_not_read_is_cut_off(peer: Peer, monkeypatch: pytest.Monk
 
 
 async def test_there_is_room_for_so_many(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
     async with peer.connected(GET % b"/wait") as (busy, _):
         await peer.echo.begun.wait()
         async with peer.connected(GET % b"/") as (idle, _):
