@@ -70,6 +70,7 @@ class Kubelet(Controller):
         self.workers_by_uid: dict[str, PodWorker] = {}
         self._source = pods if pods is not None else own_pods(informers, settings.node_name)
         self._synced = False  # the API has told which pods are ours: what it does not name is a stray
+        self._fresh: set[str] = set()  # uids of pods that were made since, of which the engine has nothing yet
         self._stale = asyncio.Event()  # the cache on disk is older than what we know
         objects = Objects(client, self._object_changed)
         data = settings.data_dir
@@ -115,6 +116,8 @@ class Kubelet(Controller):
             worker = self.workers_by_uid.get(uid)
             if worker is not None:
                 worker.pod = new
+            if known is None and self._synced and not new.status.startTime:
+                self._fresh.add(uid)
             if known is None or worker is None or not _same(known, new):
                 self.queue.add(uid)
             if known is not None and (known.metadata.labels, known.metadata.annotations) != (
@@ -157,7 +160,10 @@ class Kubelet(Controller):
                 if pod is None:
                     await self._remove_stray(key)
                     return None
-                worker = self.workers_by_uid[key] = PodWorker(self.kit, pod, lambda: self.queue.add(key))
+                fresh = key in self._fresh
+                worker = PodWorker(self.kit, pod, lambda: self.queue.add(key), fresh=fresh)
+                self.workers_by_uid[key] = worker
+            self._fresh.discard(key)
             worker.memory.gone = pod is None
             again = await worker.sync()
         except RuntimeFailure as error:

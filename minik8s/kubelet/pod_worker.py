@@ -24,16 +24,19 @@ from minik8s.log import get_logger
 from minik8s.runtime.base import ContainerInfo, RuntimeFailure
 
 REPORT_RETRY = 2.0  # seconds after a status that could not be written
-QUIET = 0.5  # seconds in which a pod that is being started tells nothing: most are up by then, and one write tells all
+QUIET = 1.0  # seconds in which a pod that is being started tells nothing: most are up by then, and one write tells all
 log = get_logger("kubelet")
 
 
 class PodWorker:
-    def __init__(self, kit: Kit, pod: Pod, wake: Callable[[], None]) -> None:
+    """`fresh`: the pod was made while this agent was there to see it, so the engine has nothing of it yet."""
+
+    def __init__(self, kit: Kit, pod: Pod, wake: Callable[[], None], *, fresh: bool = False) -> None:
         self.kit = kit
         self.pod = pod  # the newest from the API
         self.finished = False  # nothing of it is left here, and the API knows
         self._wake = wake
+        self._fresh = fresh
         self._told: Json | None = None  # the status that the API has from us
         self._flight: dict[str, asyncio.Task[None]] = {}
         self._deadlines: dict[str, float] = {}
@@ -79,7 +82,8 @@ class PodWorker:
         if self.finished:
             return None
         self.memory.busy = frozenset(self._flight)
-        seen = await self.kit.runtime.containers(self.uid)
+        seen = [] if self._fresh else await self.kit.runtime.containers(self.uid)
+        self._fresh = False
         now = self.kit.clock()
         # What was being done when the list was asked for may be missing in it, though it is done now.
         self.memory.busy |= frozenset(self._flight)

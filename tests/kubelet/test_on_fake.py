@@ -23,7 +23,7 @@ from minik8s.kubelet.kubelet import Kubelet
 from minik8s.kubelet.node_status import NameTaken
 from minik8s.kubelet.pod_source import SharedPods
 from minik8s.net.fake import FakePodNetwork
-from minik8s.runtime.base import SandboxSpec, StartFailed
+from minik8s.runtime.base import ContainerInfo, SandboxSpec, StartFailed
 from minik8s.runtime.fake import FakeRuntime
 
 from .node import NODE, Cuttable, api_server, eventually, is_ready, node, restarts, waiting
@@ -82,6 +82,26 @@ async def test_what_the_engine_finished_after_the_pods_end_goes_too(client: Clie
 
 async def _begun(runtime: Stubborn) -> bool:
     return hasattr(runtime, "making")
+
+
+class Counting(FakeRuntime):
+    looks = 0
+
+    async def containers(self, pod_uid: str | None = None) -> list[ContainerInfo]:
+        self.looks += pod_uid is not None
+        return await super().containers(pod_uid)
+
+
+async def test_a_start_costs_one_look_and_one_status(client: Client):
+    async with Counting(clock=clock) as runtime, node(client, runtime, None, clock=clock) as one:
+        versions = []
+        one._pods.on_change(lambda old, new: versions.append(new))
+        await asyncio.sleep(1)  # it has heard from the API which pods are its own
+        await one.create("cheap", APP, {"name": "second", "image": "web:1"})
+        await one.ready("cheap")
+        await asyncio.sleep(10)
+        assert len(versions) == 2  # as it was made, and ready
+        assert runtime.looks == 1
 
 
 async def test_crashes_are_backed_off_in_kubelets_steps(client: Client, runtime: FakeRuntime):

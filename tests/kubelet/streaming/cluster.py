@@ -105,7 +105,7 @@ class Cluster:
         """A further attempt of the pod's container, as a kubelet would make it."""
         uid, sandbox = self.uids[name], next(i for i in await self.runtime.containers(self.uids[name]) if i.is_sandbox)
         sandbox_spec = SandboxSpec(uid, name, "default", hostname=name)
-        spec = ContainerSpec(uid, name, "default", "app", 1, "h", BUSYBOX, sandbox_spec, sandbox, command=command)
+        spec = ContainerSpec(uid, name, "default", "app", 1, "h", BUSYBOX, sandbox_spec, sandbox.id, command=command)
         await self.runtime.start(await self.runtime.create_container(spec))
 
     def command(self, kubectl: Path, *args: str) -> list[str]:
