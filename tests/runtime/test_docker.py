@@ -225,6 +225,12 @@ class Wire:
         self._writers.clear()
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
+    async def hang(self) -> None:
+        """What is connected stays so, and carries nothing any more."""
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         engine_reader, engine_writer = await asyncio.open_unix_connection("/var/run/docker.sock")
         self._writers += [writer, engine_writer]
@@ -259,6 +265,23 @@ async def test_a_cut_event_stream_goes_on_with_a_relist(docker: DockerRuntime, t
             # What happened meanwhile is told too, once.
             later = [await anext(events), await anext(events)]
             assert [(e.pod_uid, e.action) for e in later] == [(missed.uid, "create"), (missed.uid, "start")]
+    await wire.cut()
+
+
+async def test_an_event_stream_that_hangs_is_asked_for_anew(docker: DockerRuntime, tmp_path: Path) -> None:
+    wire = Wire(tmp_path / "docker.sock")
+    await wire.up()
+    host = f"unix://{wire.path}"
+    async with DockerRuntime(docker._node_uid, docker_host=host, silence=0.3) as runtime, asyncio.timeout(20):
+        async with runtime.events() as events:
+            first = await Pod(docker).up()
+            assert [(await anext(events)).pod_uid for _ in ("create", "start")] == [first.uid, first.uid]
+            await wire.hang()
+            missed = await Pod(docker).up()
+            later = [await anext(events), await anext(events)]
+            assert [(e.pod_uid, e.action) for e in later] == [(missed.uid, "create"), (missed.uid, "start")]
+            await docker.remove(missed.sandbox)  # after some silence, in which nothing has been told twice
+            assert [(await anext(events)).action for _ in ("die", "destroy")] == ["die", "destroy"]
     await wire.cut()
 
 
