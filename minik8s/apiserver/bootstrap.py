@@ -59,26 +59,30 @@ def _view() -> list[Json]:
     return [*rules, _rule(READ, "", *_STATUS_AND_LOGS), metrics]
 
 
-def _edit() -> list[Json]:
+def _edit_alone() -> list[Json]:
     rules = [_rule(WRITE, group, *resources) for group, resources in _WORKLOADS]
     streams = _rule(("get", *WRITE), "", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "services/proxy")
     secrets = _rule((*READ, *WRITE), "", "secrets")
     more = (_rule(("create",), "", "pods/eviction"), _rule(("create",), "", "serviceaccounts/token"))
     impersonate = _rule(("impersonate",), "", "serviceaccounts")
-    return [*_view(), *rules, streams, secrets, *more, impersonate]
+    return [*rules, streams, secrets, *more, impersonate]
 
 
-def _admin() -> list[Json]:
+def _admin_alone() -> list[Json]:
     roles = _rule((*READ, *WRITE), GROUP, "roles", "rolebindings")
     reviews = _rule(("create",), "authorization.k8s.io", "localsubjectaccessreviews")
-    return [*_edit(), roles, reviews]
+    return [roles, reviews]
 
 
 CLUSTER_ROLES: dict[str, list[Json]] = {
     "cluster-admin": [_rule("*", "*", "*"), {"verbs": ["*"], "nonResourceURLs": ["*"]}],
-    "admin": _admin(),
-    "edit": _edit(),
+    # What these three begin with; from then on they are put together by their labels (AGGREGATED).
+    "admin": [*_edit_alone(), *_view(), *_admin_alone()],
+    "edit": [*_edit_alone(), *_view()],
     "view": _view(),
+    "system:aggregate-to-admin": _admin_alone(),
+    "system:aggregate-to-edit": _edit_alone(),
+    "system:aggregate-to-view": _view(),
     "system:discovery": [_urls("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*",
                                "/readyz", "/version", "/version/")],
     "system:public-info-viewer": [_urls("/healthz", "/livez", "/readyz", "/version", "/version/")],
@@ -95,6 +99,10 @@ CLUSTER_ROLES: dict[str, list[Json]] = {
         _rule(("create", *READ), "certificates.k8s.io", "certificatesigningrequests"),
     ],
 }  # fmt: skip
+
+AGGREGATED = ("admin", "edit", "view")  # ClusterRoles that allow what all with the label allow
+AGGREGATE_TO = "rbac.authorization.k8s.io/aggregate-to-"
+PART_OF = {"edit": "admin", "view": "edit"} | {f"system:aggregate-to-{name}": name for name in AGGREGATED}
 
 # ClusterRoleBinding name -> (role, groups)
 CLUSTER_ROLE_BINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -123,8 +131,13 @@ def _objects(ca: str) -> Iterator[tuple[type[Object], Json]]:
         yield PriorityClass, {"metadata": {"name": name}, "value": value, "description": description}
     labels = {"kubernetes.io/bootstrapping": "rbac-defaults"}
     for name, rules in CLUSTER_ROLES.items():
-        metadata = {"name": name, "labels": labels, "annotations": {AUTOUPDATE: "true"}}
-        yield ClusterRole, {"metadata": metadata, "rules": [_listed(rule) for rule in rules]}
+        part = {AGGREGATE_TO + PART_OF[name]: "true"} if name in PART_OF else {}
+        metadata = {"name": name, "labels": labels | part, "annotations": {AUTOUPDATE: "true"}}
+        document: Json = {"metadata": metadata, "rules": [_listed(rule) for rule in rules]}
+        if name in AGGREGATED:
+            selector = {"matchLabels": {AGGREGATE_TO + name: "true"}}
+            document["aggregationRule"] = {"clusterRoleSelectors": [selector]}
+        yield ClusterRole, document
     for name, (role, groups) in CLUSTER_ROLE_BINDINGS.items():
         yield (
             ClusterRoleBinding,
@@ -173,14 +186,20 @@ async def bootstrap(client: Client, *, ca: str, service_ip: str, address: str, p
 
 
 async def _complete(client: Client, document: Json) -> None:
-    """Give a default role the rules that this version has and the stored one lacks, unless people opted out."""
+    """Give a default role what this version has and the stored one lacks, unless people opted out."""
     held = await client.raw(client.resource(ClusterRole), document["metadata"]["name"])
     if held["metadata"].get("annotations", {}).get(AUTOUPDATE) != "true":
         return
     rules = held.get("rules") or []
     missing = [rule for rule in document["rules"] if rule not in rules]
-    if missing:
-        await client.patch(ClusterRole, document["metadata"]["name"], None, {"rules": [*rules, *missing]})
+    patch: Json = {"rules": [*rules, *missing]} if missing else {}
+    if "aggregationRule" in document and not held.get("aggregationRule"):
+        patch["aggregationRule"] = document["aggregationRule"]
+    labels = document["metadata"]["labels"]
+    if not labels.items() <= held["metadata"].get("labels", {}).items():
+        patch["metadata"] = {"labels": labels}
+    if patch:
+        await client.patch(ClusterRole, document["metadata"]["name"], None, patch)
 
 
 async def _kubernetes_service(client: Client, service_ip: str, address: str, port: int) -> None:

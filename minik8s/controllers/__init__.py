@@ -9,6 +9,7 @@ from minik8s.client.controller import Controller
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock, system_clock
+from minik8s.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from minik8s.controllers.daemonset import DaemonSetController
 from minik8s.controllers.deployment import DeploymentController
 from minik8s.controllers.endpoints import EndpointsController
@@ -40,6 +41,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     EndpointsController,
     ServiceAccountController,
     RootCAController,
+    ClusterRoleAggregationController,
     ServiceLBController,
     NodeLifecycleController,
     TaintEvictionController,
@@ -81,6 +83,7 @@ def build(
         EndpointsController(client, informers),
         ServiceAccountController(client, informers),
         *([RootCAController(client, informers, settings.ca)] if settings.ca else []),
+        ClusterRoleAggregationController(client, informers),
         ServiceLBController(client, informers, recorder_factory("service-controller")),
         NodeLifecycleController(client, informers, nodes, clock, settings.node_monitor_grace),
         TaintEvictionController(client, informers, recorder_factory("taint-eviction-controller"), clock),
