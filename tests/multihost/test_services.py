@@ -15,7 +15,7 @@ from typing import Any
 from tests.agent import run, until
 from tests.e2e.space import Space, deployment, service
 from tests.images import NGINX
-from tests.multihost.cluster import LOST_AFTER, Cluster, one_on_each
+from tests.multihost.cluster import LOST_AFTER, Cluster, on, one_on_each
 
 WHO = ("sh", "-c", "mkdir /w; hostname > /w/index.html; exec httpd -f -p 8000 -h /w")
 PORT = {"port": 80, "targetPort": 8000}
@@ -51,6 +51,11 @@ def load(cluster: Cluster, host: str, address: str, port: int = 80) -> Iterator[
 
 def fetch(cluster: Cluster, host: str, address: str, *flags: str) -> str:
     return cluster.run(host, "curl", "-sS", "--max-time", "3", *flags, f"http://{address}/", check=False).both.strip()
+
+
+def ask_udp(cluster: Cluster, host: str, address: str) -> str:
+    script = f"import socket; s = socket.socket(type=2); s.settimeout(1); s.connect(('{address}', 53)); s.send(b'?'); "
+    return cluster.run(host, "python3", "-c", script + "print(s.recv(99).decode())", check=False).out.strip()
 
 
 def address(space: Space, name: str = "s") -> str:
@@ -173,3 +178,48 @@ def test_a_node_that_is_cut_off_is_out_of_rotation_in_time(cluster: Cluster, spa
     print(f"cut off: {last:.3f} s until the last failure")
     assert last <= LOST_AFTER
     assert seen.answers["p-h1"][1] > cut + LOST_AFTER
+
+
+def test_endpoints_by_hand_local_policies_udp_and_the_host_network(cluster: Cluster, space: Space) -> None:
+    one_on_each(space, cluster, *WHO, labels={"app": "s"})
+    space.apply(
+        on("h3", "net", "sh", "-c", "mkdir /w; echo net > /w/index.html; exec httpd -f -p 8099 -h /w",
+           labels={"app": "net"}, hostNetwork=True),
+        service("net", {"port": 80, "targetPort": 8099, "nodePort": 30899}, selector={"app": "net"}, type="NodePort"),
+        service("udp", selector=None) | {"spec": {"ports": [{"port": 53, "protocol": "UDP", "targetPort": 9000}]}},
+        service("local", {**PORT, "nodePort": 30898}, selector={"app": "s"}, type="NodePort",
+                externalTrafficPolicy="Local", internalTrafficPolicy="Local"),
+        service("byhand", {"port": 80}, selector=None) | {"spec": {"ports": [{"port": 80, "targetPort": 8000}]}},
+        service("sliced", {"port": 80}, selector=None) | {"spec": {"ports": [{"port": 80, "targetPort": 8000}]}},
+    )  # fmt: skip
+    space.wait("condition=Ready", "pod/net")
+    far = space.path("pod/p-h3", ".status.podIP")
+    space.apply(
+        {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "byhand"},
+         "subsets": [{"addresses": [{"ip": far}], "ports": [{"port": 8000}]}]},
+        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+         "metadata": {"name": "sliced-1", "labels": {"kubernetes.io/service-name": "sliced"}},
+         "endpoints": [{"addresses": [far]}], "ports": [{"port": 8000}]},
+        {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "udp"},
+         "subsets": [{"addresses": [{"ip": cluster.hosts["h3"].address}],
+                      "ports": [{"port": 9000, "protocol": "UDP"}]}]},
+    )  # fmt: skip
+    for name, wanted in (("byhand", "p-h3"), ("sliced", "p-h3"), ("net", "net")):
+        on_every_node(cluster, address(space, name), lambda answer, wanted=wanted: answer == wanted)  # type: ignore[misc]
+        for host in cluster.hosts:
+            assert space.exec(f"p-{host}", "timeout", "5", "wget", "-qO-", f"http://{address(space, name)}") == wanted
+    for host, lab in cluster.hosts.items():
+        assert space.exec(f"p-{host}", "wget", "-qO-", f"http://{address(space, 'local')}") == f"p-{host}"
+        # From outside: this host's own pod, which sees who asks; and by any host to the host network of one.
+        outside = f"http://{lab.address}"
+        until(lambda own=f"p-{host}", url=outside: run(["curl", "-sS", f"{url}:30898/"]).out.strip() == own)  # type: ignore[misc]
+        until(lambda url=outside: run(["curl", "-sS", f"{url}:30899/"]).out.strip() == "net")  # type: ignore[misc]
+    echo = (
+        "import socket; s = socket.socket(type=2); s.bind(('', 9000))\nwhile True: s.sendto(b'udp', s.recvfrom(99)[1])"
+    )
+    with subprocess.Popen([*cluster.hosts["h3"].prefix, "python3", "-c", echo]) as server:
+        try:
+            for host in cluster.hosts:
+                until(lambda host=host: ask_udp(cluster, host, address(space, "udp")) == "udp")  # type: ignore[misc]
+        finally:
+            server.terminate()

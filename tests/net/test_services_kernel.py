@@ -12,10 +12,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from dnslib import DNSRecord
 
 from minik8s.aio import background
+from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.service import Service
 from minik8s.net import nft
 from minik8s.net.base import HostPort
@@ -41,6 +43,7 @@ class Node:
         self.host, self.network, self.nft, self.feed = host, network, nftables, feed
         self.a, self.b = host.pod(), host.pod()
         self.ip_a = self.ip_b = ""
+        self.proxy: ServiceProxy
 
     async def start(self, stack: AsyncExitStack) -> None:
         self.ip_a = (await self.network.attach("a", self.a)).ip
@@ -68,6 +71,7 @@ async def node(host: Host, tmp_path: Path) -> AsyncIterator[Node]:
         proxy = ServiceProxy(feed.services, feed.slices, "n1", tables, own_addresses=["10.96.0.10"], **CLUSTER)
         await stack.enter_async_context(background(proxy.run(), network.run()))
         node = Node(host, network, tables, feed)
+        node.proxy = proxy
         await node.start(stack)
         yield node
 
@@ -429,6 +433,21 @@ async def test_a_node_port_leads_on_by_the_link_it_was_asked_on(node: Node) -> N
     async with server(node.host.outside, "far", 8080):
         await answers(node.host.outside, NODE, 30080, "far")
         assert await ask(node.host.outside, NODE, 30080, source="192.0.2.77") == f"far {NODE}"
+
+
+async def test_a_pod_may_end_when_no_service_leads_to_it_any_more(node: Node) -> None:
+    pod = msgspec.convert({"metadata": {"name": "a", "namespace": "default", "uid": "u-a"}}, Pod)
+    await asyncio.wait_for(node.proxy.withdrawn(pod), 0.1)  # none ever did
+    mine = {"targetRef": {"kind": "Pod", "uid": "u-a"}}
+    node.feed.put(make_service(), make_slice(endpoint(node.ip_a) | mine, endpoint(node.ip_b)))
+    await answers(None, VIP, 80, "a")
+    ending = asyncio.create_task(node.proxy.withdrawn(pod))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(ending), 0.3)  # it was asked to end, but the slices do not say so yet
+    leaving = endpoint(node.ip_a, ready=False, serving=True, terminating=True) | mine
+    node.feed.put(make_slice(leaving, endpoint(node.ip_b)))
+    await asyncio.wait_for(ending, 3)
+    assert {(await ask(None, VIP, 80)).split()[0] for _ in range(20)} == {"b"}
 
 
 async def test_affinity_ends_with_its_timeout(node: Node) -> None:
