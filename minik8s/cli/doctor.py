@@ -24,14 +24,33 @@ from minik8s.config import Config, split_address
 ENGINE_SECONDS = 5.0  # for the Engine to answer
 
 
-@click.command()
+class _Doctor(click.Group):
+    """Its one command looks at the cluster, and is imported only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["net"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "net":
+            return None
+        from minik8s.cli.doctor_net import net
+
+        return net
+
+
+@click.command(cls=_Doctor, invoke_without_command=True)
 @config_options("data_dir", "listen", "docker_host", "runtime", "role", "join", "kubelet_port")
 @click.option("-o", "output", type=click.Choice(["json"]), help="Machine-readable form.")
-def doctor(config_file: Path | None, output: str | None, **flags: str) -> None:
+@click.pass_context
+def doctor(context: click.Context, /, config_file: Path | None, output: str | None, **flags: str) -> None:
     """Check docker, kernel, network settings, ports, disk and clock; say the remedy for what is not right.
+
+    'doctor net' tries the pod network between the cluster's nodes.
 
     Exit code 1 if something would keep an agent from working here.
     """
+    if context.invoked_subcommand:
+        return
     if flags.get("role") == "worker" and not flags.get("join"):
         flags["join"] = "127.0.0.1"  # no master is asked for here
     config = read_config(config_file, dict(flags))
@@ -40,12 +59,12 @@ def doctor(config_file: Path | None, output: str | None, **flags: str) -> None:
         click.echo(json.dumps([finding._asdict() for finding in found], indent=2))
     else:
         for finding in found:
-            _show(finding)
+            show(finding)
     if any(finding.state == BAD for finding in found):
         sys.exit(1)
 
 
-def _show(finding: Finding) -> None:
+def show(finding: Finding) -> None:
     colour = {GOOD: "green", POOR: "yellow", BAD: "red"}[finding.state]
     mark = click.style(f"{finding.state:8}", fg=colour) if sys.stdout.isatty() else f"{finding.state:8}"
     click.echo(f"{mark} {finding.check:12} {finding.detail}")

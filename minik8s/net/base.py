@@ -73,7 +73,8 @@ class PodNetwork(Protocol):
         """Wire the network namespace of process `netns_pid` as the pod `pod_uid`; idempotent.
 
         A pod keeps its address until `detach`, so a restarted sandbox is wired with the same one. `ip` asks for a
-        certain address (the one in the pod's status after the lease was lost).
+        certain address (the one in the pod's status after the lease was lost); one that is outside the node's range,
+        which was another when the pod got it, is no wish: no other host would find it here any more.
         Raises AddressesExhausted, or NetworkError when the process is gone or `ip` belongs to another pod.
         """
         ...

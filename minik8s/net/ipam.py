@@ -39,10 +39,12 @@ class Leases(NamedTuple):
     freed: tuple[str, ...] = ()  # oldest first
 
     def take(self, pod_uid: str, wanted: str | None = None) -> Self:
-        """With an address for the pod: the one it holds, else `wanted`, else the next one."""
+        """With an address for the pod: `wanted` if the range has it, else the one it holds, else the next one."""
         used = {address: uid for uid, address in self.held.items()}
-        if wanted is not None:
-            self._check(pod_uid, wanted, used)
+        if wanted is not None and ipaddress.ip_address(wanted) not in ipaddress.ip_network(self.cidr):
+            wanted = None
+        if wanted is not None and used.get(wanted, pod_uid) != pod_uid:
+            raise NetworkError(f"address {wanted} is held by pod {used[wanted]}, pod {pod_uid} cannot have it")
         address = wanted or self.held.get(pod_uid) or next_address(self.cidr, used, self.freed)
         freed = tuple(other for other in self.freed if other != address)
         before = self.held.get(pod_uid)
@@ -50,12 +52,6 @@ class Leases(NamedTuple):
             held={**self.held, pod_uid: address},
             freed=freed if before in (None, address) else (*freed, str(before)),
         )
-
-    def _check(self, pod_uid: str, wanted: str, used: Mapping[str, str]) -> None:
-        if used.get(wanted, pod_uid) != pod_uid:
-            raise NetworkError(f"address {wanted} is held by pod {used[wanted]}, pod {pod_uid} cannot have it")
-        if ipaddress.ip_address(wanted) not in ipaddress.ip_network(self.cidr):
-            raise NetworkError(f"address {wanted} is outside this node's pod range {self.cidr}")
 
     def release(self, pod_uid: str) -> Self:
         """Without the pod; its address goes to the end of the queue."""

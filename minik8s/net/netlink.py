@@ -41,6 +41,7 @@ from minik8s.net import rtnl
 from minik8s.net.base import NetworkError
 
 LINK_PREFIX = "mk8s"  # every link of ours begins so: rules match `mk8s*`, reset removes them
+PROBE_LINK = "mk8s-probe"
 GATEWAY = "169.254.1.1"  # never assigned anywhere: the host's end of the pair answers for it
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"  # of every host end, so that a pod's neighbour entry can be permanent
 SCOPE_LINK, SCOPE_HOST = 253, 254
@@ -121,8 +122,12 @@ class Netlink:
         """The links of this host that are ours."""
         return [link for link in await self._do(_links) if link.name.startswith(LINK_PREFIX)]
 
+    async def open_probe(self, ip: str, mtu: int) -> socket.socket:
+        """A raw ICMP socket in a namespace of its own that is wired like a pod; it goes when the socket is closed."""
+        return await self._do(_open_probe, ip, mtu)
+
     async def hold_address(self, name: str, ip: str) -> None:
-        """A dummy link that carries `ip`: the host answers for it, and never chooses it as a source by itself."""
+        """A dummy link that carries `ip` alone: the host answers for it, and never chooses it as a source by itself."""
         await self._do(_hold_address, name, ip)
 
     async def dump(self, *requests: bytes) -> list[list[bytes]]:
@@ -142,15 +147,25 @@ class Netlink:
 
 
 def _wire(pod_uid: str, netns_pid: int, ip: str, mtu: int) -> str:
-    name = link_name(pod_uid)
-    with _netlink() as host, _netlink_of(netns_pid) as (pod, namespace):
-        if not _is_wired(host, pod, name, f"{pod_uid} {ip}"):
+    try:
+        namespace = os.open(f"/proc/{netns_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetworkError(f"process {netns_pid} of the pod's sandbox is gone: {error.strerror}") from None
+    try:
+        return _wire_namespace(link_name(pod_uid), f"{pod_uid} {ip}", namespace, ip, mtu)
+    finally:
+        os.close(namespace)
+
+
+def _wire_namespace(name: str, alias: str, namespace: int, ip: str, mtu: int) -> str:
+    with _netlink() as host, _netlink_of(namespace) as pod:
+        if not _is_wired(host, pod, name, alias):
             _remove({name})
             _talk(host, [_new_pair(name, namespace, mtu)])
         try:
             _tune(name)
             index = socket.if_nametoindex(name)
-            _talk(host, [_set_link(index, ifalias=f"{pod_uid} {ip}"), _route(ip, 32, index)])
+            _talk(host, [_set_link(index, ifalias=alias), _route(ip, 32, index)])
             _talk(pod, list(_inside(_index(_get(pod, "eth0")), ip)))
         except (NetworkError, OSError):
             _remove({name})
@@ -213,6 +228,9 @@ def _hold_address(name: str, ip: str) -> None:
                 _talk(host, [_new_link(name, "bridge")])
             index = socket.if_nametoindex(name)
         _talk(host, [_address(index, ip, scope=SCOPE_HOST), _set_link(index)])
+    (held,) = _dump([rtnl.dump_addresses()])
+    others = [a.ip for a in map(rtnl.read_address, held) if a.link == index and a.ip != ip]  # of earlier settings
+    _request([(f"delete address {other}", rtnl.address(index, other, delete=True)) for other in others])
 
 
 def _uplink_mtu(node_ip: str) -> int:
@@ -345,29 +363,46 @@ def _netlink() -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _netlink_of(pid: int) -> Iterator[tuple[socket.socket, int]]:
-    """A netlink socket inside the namespace of a process, and the namespace's descriptor."""
+def _netlink_of(namespace: int) -> Iterator[socket.socket]:
+    """A netlink socket inside a namespace, given by a descriptor."""
+    with _inside_of(namespace):
+        inside = _netlink()
+        sock = inside.__enter__()
     try:
-        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NetworkError(f"process {pid} of the pod's sandbox is gone: {error.strerror}") from None
+        yield sock
+    finally:
+        inside.__exit__(None, None, None)
+
+
+@contextmanager
+def _inside_of(namespace: int) -> Iterator[None]:
+    """This thread, for a moment. -1: in a namespace that is new."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        if namespace >= 0:
             _enter(namespace)
-            try:
-                inside = _netlink()
-                sock = inside.__enter__()
-            finally:
-                _enter(home)
-        finally:
-            os.close(home)
+        elif _libc.unshare(CLONE_NEWNET) != 0:
+            raise NetworkError(f"cannot make a network namespace: {os.strerror(ctypes.get_errno())}")
         try:
-            yield sock, namespace
+            yield
         finally:
-            inside.__exit__(None, None, None)
+            _enter(home)
+    finally:
+        os.close(home)
+
+
+def _open_probe(ip: str, mtu: int) -> socket.socket:
+    with _inside_of(-1):
+        namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP)
+    try:
+        _wire_namespace(PROBE_LINK, "probe", namespace, ip, mtu)
+    except NetworkError:
+        sock.close()
+        raise
     finally:
         os.close(namespace)
+    return sock
 
 
 def _enter(namespace: int) -> None:

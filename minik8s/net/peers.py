@@ -55,7 +55,7 @@ class PeerRoutes:
         self._nodes = nodes
         self._netlink = link
         self._file = folder / "peers.json"
-        self._mode = mode
+        self.mode = mode
         self._changed = changed
         self._wake = asyncio.Event()
         self._numbers = (0, 0)  # of uplink and VTEP, as last seen
@@ -65,6 +65,7 @@ class PeerRoutes:
         self.peers: Sequence[Peer] = ()
         self.uplink: Uplink | None = None
         self.condition = NOT_YET
+        self.moved = asyncio.Event()  # set when `peers` have other members
 
     async def run(self) -> None:
         self.peers = await asyncio.to_thread(self._remembered)
@@ -124,12 +125,12 @@ class PeerRoutes:
             raise NetworkError(
                 f"no link of this host has its node address {self.own.address}; give it to one, or set --node-ip"
             )
-        wanted = routes.plan(self.own, self.peers, self._mode, uplink)
+        wanted = routes.plan(self.own, self.peers, self.mode, uplink)
         changes = routes.diff(seen, wanted)
         if changes and wanted == self._settled:
             self._metrics.drift.inc()
             log.warning("routes to other nodes were changed by another program; healing", changes=len(changes))
-        self._settled = None
+        before, self._settled = self._settled, None
         if any(change.what == "vtep" for change in changes):
             await self._set_vtep(wanted)
             seen, _ = await self._look()
@@ -137,6 +138,8 @@ class PeerRoutes:
         if changes:
             await self._netlink.request(*(self._request(change) for change in changes))
             log.info("routes to other nodes set", peers=len(self.peers), changes=len(changes))
+        if wanted != before:
+            self.moved.set()
         self._settled = wanted
         self._metrics.peers.set(len(self.peers))
         return _condition(wanted)

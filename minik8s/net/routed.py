@@ -7,7 +7,6 @@ is wired, the leases file remembers addresses of pods whose sandbox is being res
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -67,6 +66,11 @@ class RoutedPodNetwork:
     def pod_cidr(self) -> str:
         return self._leases.cidr
 
+    @property
+    def mtu(self) -> int:
+        """Of pods' links."""
+        return self._mtu
+
     async def __aenter__(self) -> Self:
         self._load()
         self._leases = self._leases.seen(await self._netlink.pods())
@@ -91,8 +95,6 @@ class RoutedPodNetwork:
                 log.error("cannot prepare the host for pods", error=str(error))
 
     async def reserve(self, pod_uid: str, *, ip: str | None = None) -> str:
-        if ip is not None and ipaddress.ip_address(ip) not in ipaddress.ip_network(self.pod_cidr):
-            ip = None  # of the range that this node had before: no other host would find it here any more
         before = self._leases
         self._leases = before.take(pod_uid, ip)
         if self._leases != before:

@@ -37,6 +37,11 @@ class Peer(NamedTuple):
         """The first address of its pods: its own in the pod network."""
         return self.pod_cidr.partition("/")[0]
 
+    @property
+    def probe(self) -> str:
+        """The last one, no pod's either: of what is wired there like a pod, to be reached in trials."""
+        return str(ipaddress.ip_network(self.pod_cidr)[-1])
+
 
 class Uplink(NamedTuple):
     """The link that has our own address."""
