@@ -21,6 +21,7 @@ from minik8s.api.meta import condition
 from minik8s.apiserver.auth import NODE_PREFIX, NODES
 from minik8s.client.base import Client
 from minik8s.client.http import HttpTransport
+from minik8s.clock import Clock, system_clock
 from minik8s.config import Config
 from minik8s.controllers.certificates import CLIENT_SIGNER, SERVING_SIGNER
 from minik8s.roles.contact import JoinError, first_contact, skew, untrusted
@@ -52,14 +53,14 @@ def parse_token(text: str) -> Token:
     return Token(f"{match['id']}.{match['secret']}", match["hash"])
 
 
-async def join(config: Config, *, probe: Probe | None = None) -> NodeIdentity:
+async def join(config: Config, *, probe: Probe | None = None, clock: Clock = system_clock) -> NodeIdentity:
     """The identity of this node in the cluster of `config.join`; what an earlier join has left is used again.
 
     Certificates that are only old are left to be renewed while the node runs: the master may be away. `probe` looks at
     what else a node needs, before the master is asked for anything. Raises JoinError.
     """
     identity = read_node_identity(config)
-    state = standing(identity, node_names(config), time.time())
+    state = standing(identity, node_names(config), clock())
     if state != "new":
         _check_same(config, identity)
     if state in ("good", "stale"):
@@ -71,7 +72,7 @@ async def join(config: Config, *, probe: Probe | None = None) -> NodeIdentity:
         why = "this machine is not a node yet" if state == "new" else "the certificate of this node has expired"
         raise JoinError(f"{why}: give it a --token, made by 'minik8s token create' on the master")
     token = parse_token(config.token)
-    ca = await _trusted_ca(config, token)
+    ca = await _trusted_ca(config, token, clock)
     if probe is not None and (problem := await probe(config)):
         raise JoinError(problem)
     pki.write_private(identity.ca_file, ca)
@@ -86,7 +87,7 @@ async def renew(config: Config) -> None:
     Raises JoinError.
     """
     identity = read_node_identity(config)
-    match standing(identity, node_names(config), time.time()):
+    match standing(identity, node_names(config), system_clock()):
         case "stale" | "half":
             await _request(config, identity, CLIENT_SIGNER)
             await _request(config, identity, SERVING_SIGNER)
@@ -138,7 +139,7 @@ def standing(identity: NodeIdentity, names: Sequence[str], now: float) -> Standi
     return "stale" if stale else "good"
 
 
-async def _trusted_ca(config: Config, token: Token) -> bytes:
+async def _trusted_ca(config: Config, token: Token, clock: Clock) -> bytes:
     """The master's CA, if it is the one that the token's maker meant. Nothing secret is sent."""
     contact = await asyncio.to_thread(first_contact, config.server)
     try:
@@ -150,7 +151,7 @@ async def _trusted_ca(config: Config, token: Token) -> bytes:
             f"{config.server} is not the master that this token is for: its CA's hash is {found[:16]}…, "
             f"the token says {token.ca_hash[:16]}…; nothing was sent to it"
         )
-    if contact.time is not None and (wrong := skew(time.time(), contact.time)):
+    if contact.time is not None and (wrong := skew(clock(), contact.time)):
         raise JoinError(wrong)
     return contact.ca
 

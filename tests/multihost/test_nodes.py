@@ -108,7 +108,7 @@ def test_pods_of_a_node_that_is_cut_off_run_elsewhere_and_nothing_runs_twice(clu
     space.apply(app, service("app"))
     space.wait("condition=Available", "deployment/app")
     assert sorted(nodes_of(space, "app")) == ["h2", "h3"]
-    lost = [p for p in space.get("pods") if p["spec"]["nodeName"] == "h2"][0]["status"]["podIP"]
+    lost = next(p for p in space.get("pods") if p["spec"]["nodeName"] == "h2")["status"]["podIP"]
     cluster.lab.isolate(cluster.hosts["h2"])
     with within(LOST_AFTER):
         until(lambda: lost not in endpoints(space), seconds=30)
