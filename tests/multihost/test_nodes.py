@@ -1,4 +1,4 @@
-"""Nodes that are lost and come back: stopped, cut off, without power, deleted, taken away, and given other addresses."""
+"""Nodes that are lost and come back: stopped, cut off, without power, deleted, taken away, at another address."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def within(seconds: float) -> Iterator[None]:
     began = time.monotonic()
     yield
     took = time.monotonic() - began
+    print(f"{took:.1f} s of {seconds:.0f}")
     assert took <= seconds + PATIENCE, f"it took {took:.1f} s"
 
 

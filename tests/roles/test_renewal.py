@@ -1,4 +1,4 @@
-"""Certificates are renewed while everything runs: no connection ends, and new ones show and see the new certificates."""
+"""Certificates are renewed while everything runs: no connection ends, and new ones show the new certificates."""
 
 from __future__ import annotations
 
