@@ -21,6 +21,7 @@ from minik8s.api.resource import Json
 NANO = 10**9
 NANOCORES_FROM = 10**6  # a plain `cpu` this large means nanocores: no machine has a million cores
 DEFAULT_BAND_INTERVAL = 20  # seconds, AutoScaler's minScaleInterval
+UNVERSIONED = ("AutoScaler", "DNS", "Dns", "Hpa")  # old kinds whose manifests need not say an apiVersion
 
 
 class Conversion(NamedTuple):
@@ -303,6 +304,66 @@ def _seconds(value: Any, path: str) -> int:
     return seconds
 
 
+# -- DNS, Ingress
+
+
+def _dns(doc: Json) -> list[Json]:
+    """`paths` as a list with `subPath`, `svcName`, `svcPort`, or as a map from paths to services."""
+    if doc["kind"] == "DNS" and doc.get("apiVersion") == "net.minik8s.io/v1":
+        return [doc]
+    _known(doc, ("apiVersion", "kind", "metadata", "spec", "status"), "DNS", "")
+    spec = _map(doc.get("spec"), "spec")
+    _known(spec, ("host", "paths", "stripPrefix"), "DNS", "spec.")
+    paths = spec.get("paths")
+    if isinstance(paths, dict):
+        found = [_path_of_map(path, target) for path, target in paths.items()]
+    elif isinstance(paths, list):
+        found = [_path_of_list(each, f"spec.paths[{index}]") for index, each in enumerate(paths)]
+    else:
+        raise _wrong(doc, required("spec.paths", "a list of paths, or a map from paths to services"))
+    native = {**doc, "apiVersion": "net.minik8s.io/v1", "kind": "DNS", "spec": {**spec, "paths": found}}
+    return [{key: native[key] for key in ("apiVersion", "kind", "metadata", "spec", "status") if key in native}]
+
+
+def _path_of_map(path: str, target: Any) -> Json:
+    here = f"spec.paths[{path}]"
+    target = _map(target, here)
+    _known(target, ("serviceName", "serviceUID", "servicePort"), "DNS", f"{here}.")
+    return {"path": path, "service": _service_of(target, ("serviceName", "serviceUID", "servicePort"))}
+
+
+def _path_of_list(each: Any, here: str) -> Json:
+    each = _map(each, here)
+    _known(each, ("path", "subPath", "service", "svcName", "svcPort"), "DNS", f"{here}.")
+    service = _map(each.get("service"), f"{here}.service")
+    _known(service, ("name", "uid", "port"), "DNS", f"{here}.service.")
+    old = {key: each[key] for key in ("svcName", "svcPort") if key in each}
+    names = ("name", "uid", "port") if service else ("svcName", "", "svcPort")
+    if service and old:
+        cause = forbidden(f"{here}.{next(iter(old))}", "may not be set together with `service`")
+        raise Invalid("DNS", "", [cause])
+    path = each.get("path", each.get("subPath"))
+    return ({} if path is None else {"path": path}) | {"service": _service_of(service or each, names)}
+
+
+def _service_of(fields: Json, names: tuple[str, str, str]) -> Json:
+    """`{name | uid, port}`; a port of digits is a number."""
+    found = {new: fields[old] for new, old in zip(("name", "uid", "port"), names, strict=True) if old in fields}
+    port = found.get("port")
+    if isinstance(port, str) and port.isascii() and port.isdecimal():
+        found["port"] = int(port[:9])
+    return found
+
+
+def _ingress(doc: Json) -> list[Json]:
+    """An HTTP trigger of a function has the name of Kubernetes' kind; `spec.trigger` tells them apart."""
+    spec = doc.get("spec")
+    if isinstance(spec, dict) and "trigger" in spec and "rules" not in spec:
+        why = "this Ingress is an HTTP trigger of a function, and functions are not enabled in this version of minik8s"
+        raise _wrong(doc, forbidden("spec.trigger", f"{why}; a Kubernetes Ingress has `rules`"))
+    return [doc]
+
+
 # -- common
 
 
@@ -334,4 +395,7 @@ _DIALECTS: dict[str, Callable[[Json], list[Json]]] = {
     "HorizontalPodAutoscaler": _horizontal_pod_autoscaler,
     "Hpa": _hpa,
     "AutoScaler": _band,
+    "DNS": _dns,
+    "Dns": _dns,
+    "Ingress": _ingress,
 }

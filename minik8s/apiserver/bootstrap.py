@@ -37,6 +37,7 @@ _WORKLOADS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("autoscaling", ("horizontalpodautoscalers",)),
     ("batch", ("cronjobs", "jobs")),
     ("discovery.k8s.io", ("endpointslices",)),
+    ("net.minik8s.io", ("dnses",)),
     ("networking.k8s.io", ("ingresses", "networkpolicies")),
     ("policy", ("poddisruptionbudgets",)),
 )  # fmt: skip

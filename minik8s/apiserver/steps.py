@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from minik8s.api.errors import Forbidden, not_found
+from minik8s.api.kinds.ingress import CLASS_ANNOTATION
+from minik8s.api.kinds.ingressclass import IS_DEFAULT
 from minik8s.api.resource import Json
 from minik8s.apiserver import naming
 from minik8s.apiserver.admission import EVERYTHING, Operation, Step
@@ -35,7 +37,7 @@ def standard_steps(
     rng = rng or random.Random()
     return (
         NamespaceLifecycle(head), NodeRestriction(head), ServiceAccounts(head, rng),
-        DefaultTolerations(tolerated_seconds), Priorities(head), CertificateRequestors(),
+        DefaultTolerations(tolerated_seconds), Priorities(head), CertificateRequestors(), DefaultIngressClass(head),
     )  # fmt: skip
 
 
@@ -222,6 +224,27 @@ class CertificateRequestors:
             extra = {key: list(values) for key, values in user.extra.items()}
             asking = {"username": user.name, "uid": user.uid, "groups": list(user.groups), "extra": extra}
             spec |= {key: value for key, value in asking.items() if value}
+
+
+class DefaultIngressClass:
+    """An Ingress that names no class is of the default one; of several, of the youngest."""
+
+    resources = frozenset(("ingresses.networking.k8s.io",))
+    folder = "/ingressclasses.networking.k8s.io/"
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+
+    def admit(self, op: Operation) -> None:
+        spec = op.obj.get("spec")
+        annotated = CLASS_ANNOTATION in (op.obj["metadata"].get("annotations") or {})
+        if op.verb != "create" or annotated or not isinstance(spec, dict) or spec.get("ingressClassName") is not None:
+            return
+        metas = [each["metadata"] for each in self._head.list(self.folder)]
+        defaults = [meta for meta in metas if (meta.get("annotations") or {}).get(IS_DEFAULT) == "true"]
+        if defaults:
+            youngest = max(defaults, key=lambda meta: (meta.get("creationTimestamp", ""), meta["name"]))
+            spec["ingressClassName"] = youngest["name"]
 
 
 def node_of(user: User) -> str:

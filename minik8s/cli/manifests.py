@@ -183,7 +183,11 @@ def _expand(document: Document, source: str) -> Iterator[Manifest]:
 
 
 def _checked(manifest: Manifest) -> Manifest:
+    from minik8s.api.dialects import UNVERSIONED
+
     obj = manifest.obj
+    if obj.get("kind") in UNVERSIONED:
+        obj.setdefault("apiVersion", "v1")
     for field in ("apiVersion", "kind"):
         value = obj.get(field)
         if not isinstance(value, str) or not value:

@@ -81,7 +81,14 @@ MINIMAL: dict[str, tuple[str, str, dict[str, Any]]] = {
     "networkpolicy-egress": (
         "networking.k8s.io/v1", "NetworkPolicy", {"spec": {"podSelector": {}, "egress": [{"ports": [{"port": 53}]}]}},
     ),
-    "ingress": ("networking.k8s.io/v1", "Ingress", {"spec": {"ingressClassName": "nginx"}}),
+    "ingress": (
+        "networking.k8s.io/v1", "Ingress",
+        {"spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}},
+    ),
+    "dns": (
+        "net.minik8s.io/v1", "DNS",
+        {"spec": {"host": "shop.example", "paths": [{"path": "/", "service": {"name": "web", "port": 80}}]}},
+    ),
     "rolebinding": (
         "rbac.authorization.k8s.io/v1", "RoleBinding",
         {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minik8s.api.kinds.columns import AGE, NAME, NONE, dig
-from minik8s.api.meta import Object
+from minik8s.api.meta import Object, Struct
 from minik8s.api.resource import Column, Json, Resource
+
+IS_DEFAULT = "ingressclass.kubernetes.io/is-default-class"  # annotation; "true" on the class of those that name none
+
+
+class IngressClassSpec(Struct):
+    controller: str = ""
 
 
 class IngressClass(Object):
-    spec: dict[str, Any] = {}
+    spec: IngressClassSpec = IngressClassSpec()
 
 
 def _parameters(obj: Json, now: float) -> str:
