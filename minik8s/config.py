@@ -21,6 +21,7 @@ from typing import Any
 
 ROLES = ("all", "master", "worker")
 RUNTIMES = ("docker", "fake")
+INGRESS = ("auto", "off")
 LARGEST_POD_PREFIX = 24  # each node gets a /24 of it
 LARGEST_SERVICE_PREFIX = 27  # the API server is the 1st address, DNS the 10th, and some are for services
 LONGEST_NAME = 52  # a certificate's common name, `system:node:NAME`, has 64 characters at the most (X.509)
@@ -59,6 +60,10 @@ class Config:
     cluster_domain: str = _option("cluster.local", "Domain of cluster names.", metavar="DOMAIN")
     host_dns: bool = _option(False, "Let this host itself resolve the cluster's names, too, until it is switched off.")
     kubelet_port: int = _option(10250, "Port of this node's kubelet (logs, exec …).", metavar="PORT")
+    ingress: str = _option("auto", "nginx for Ingress and DNS objects: from the first one on, or never.", choices=INGRESS)
+    ingress_image: str = _option("minik8s/nginx:1", "Image of that nginx (scripts/images makes it).", metavar="IMAGE")
+    ingress_http_port: int = _option(80, "Port of every node on which it answers HTTP.", metavar="PORT")
+    ingress_https_port: int = _option(443, "Port of every node on which it answers HTTPS.", metavar="PORT")
     join: str = _option("", "Master to join, for --role worker (default port 6443).", metavar="ADDR[:PORT]")
     token: str = _option("", "Token printed by 'minik8s init' or 'minik8s token create'.", metavar="TOKEN")
     replicas: int = _option(1, "With --runtime fake: how many nodes to simulate.", metavar="N")
@@ -282,8 +287,11 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         raise wrong("node_name", why + "'-' and '.', between letters or digits; choose another --node-name")
     if not NODE_NAME.fullmatch(config.cluster_domain):
         raise wrong("cluster_domain", f"{config.cluster_domain!r} is not a domain, e.g. cluster.local")
-    if not 1 <= config.kubelet_port <= 65535:
-        raise wrong("kubelet_port", f"{config.kubelet_port} is not a port from 1 to 65535")
+    for name in ("kubelet_port", "ingress_http_port", "ingress_https_port"):
+        if not 1 <= getattr(config, name) <= 65535:
+            raise wrong(name, f"{getattr(config, name)} is not a port from 1 to 65535")
+    if config.ingress_http_port == config.ingress_https_port:
+        raise wrong("ingress_https_port", f"{config.ingress_https_port} is that of HTTP already")
     for name in ("replicas", "node_monitor_grace", "node_lease_interval", "cluster_signing_duration"):
         if not getattr(config, name) > 0:
             raise wrong(name, f"{getattr(config, name)} is not more than 0")

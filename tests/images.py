@@ -9,13 +9,14 @@ from pathlib import Path
 BUSYBOX = "minik8s.test/busybox:1"
 NGINX = "minik8s.test/nginx:1"
 PYTHON = "minik8s.test/python:3.11"
+INGRESS = "minik8s/nginx:1"
 
 _SCRIPT = Path(__file__).parent.parent / "scripts" / "images"
 
 
 @functools.cache
 def make_images(*names: str) -> None:
-    """Make what is absent of `busybox`, `nginx`, `python` (no names: all); once in a test run."""
+    """Make what is absent of `busybox`, `nginx`, `python` (no names: these three), `ingress`; once in a test run."""
     done = subprocess.run([_SCRIPT, *names], capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(f"scripts/images failed:\n{done.stdout}{done.stderr}")

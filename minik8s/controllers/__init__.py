@@ -12,12 +12,14 @@ from minik8s.clock import Clock, system_clock
 from minik8s.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from minik8s.controllers.daemonset import DaemonSetController
 from minik8s.controllers.deployment import DeploymentController
+from minik8s.controllers.dns import DNSController
 from minik8s.controllers.endpoints import EndpointsController
 from minik8s.controllers.endpointslice import EndpointSliceController
 from minik8s.controllers.endpointslice_mirroring import EndpointSliceMirroringController
 from minik8s.controllers.event_ttl import EventTTLController
 from minik8s.controllers.garbage_collector import GarbageCollector
 from minik8s.controllers.horizontalpodautoscaler import HorizontalPodAutoscalerController
+from minik8s.controllers.ingress import IngressController
 from minik8s.controllers.job import JobController
 from minik8s.controllers.namespace import NamespaceController
 from minik8s.controllers.node_ipam import NodeIpamController
@@ -43,6 +45,8 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     RootCAController,
     ClusterRoleAggregationController,
     ServiceLBController,
+    DNSController,
+    IngressController,
     NodeLifecycleController,
     TaintEvictionController,
     NodeIpamController,
@@ -85,6 +89,7 @@ def build(
         *([RootCAController(client, informers, settings.ca)] if settings.ca else []),
         ClusterRoleAggregationController(client, informers),
         ServiceLBController(client, informers, recorder_factory("service-controller")),
+        *_routing(client, informers, recorder_factory, clock, settings),
         NodeLifecycleController(client, informers, nodes, clock, settings.node_monitor_grace),
         TaintEvictionController(client, informers, recorder_factory("taint-eviction-controller"), clock),
         NodeIpamController(client, informers, nodes, settings.pod_cidr, settings.node_cidr_mask),
@@ -94,3 +99,17 @@ def build(
         NamespaceController(client, informers, clock),
         GarbageCollector(client, informers),
     ]
+
+
+def _routing(
+    client: Client,
+    informers: Informers,
+    recorder_factory: Callable[[str], Recorder],
+    clock: Clock,
+    settings: Settings,
+) -> list[Controller]:
+    """Of hosts and paths, unless it is switched off."""
+    if not settings.ingress:
+        return []
+    recorder = recorder_factory("ingress-controller")
+    return [DNSController(client, informers), IngressController(client, informers, recorder, clock, settings)]

@@ -13,6 +13,11 @@ class Settings:
     node_monitor_grace: float = 20.0  # seconds; Kubernetes has 50: leases are renewed often enough here for less
     terminated_pod_threshold: int = 12500
     event_ttl: float = 3600.0
+    cluster_domain: str = "cluster.local"
+    dns_ip: str = "10.96.0.10"
+    ingress: bool = True  # whether Ingresses of our class are served
+    ingress_image: str = "minik8s/nginx:1"
+    ingress_ports: tuple[int, int] = (80, 443)  # HTTP, HTTPS
 
 
 DEFAULTS = Settings()

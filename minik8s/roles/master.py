@@ -130,6 +130,11 @@ class Master:
             ca=self.identity.ca.certificate.decode(),
             pod_cidr=self._config.pod_cidr,
             node_monitor_grace=self._config.node_monitor_grace,
+            cluster_domain=self._config.cluster_domain,
+            dns_ip=self._config.dns_ip,
+            ingress=self._config.ingress != "off",
+            ingress_image=self._config.ingress_image,
+            ingress_ports=(self._config.ingress_http_port, self._config.ingress_https_port),
         )
         controllers = build_controllers(self.informers.client, self.informers, recorder, settings=settings)
         # What pods call the API server; its address may well be a node's too, on the same machine.
