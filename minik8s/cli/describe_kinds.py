@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from minik8s.api.errors import StatusError
 from minik8s.api.kinds.columns import selector_text
 from minik8s.api.quantity import cpu_millis, to_bytes
 from minik8s.cli.describe_pod import pod, template
+from minik8s.cli.describe_routing import dns, ingress, service
 from minik8s.cli.describe_text import NONE, Lines, age, controlled_by, head, mapping, when
 
 Json = dict[str, Any]
@@ -141,58 +142,6 @@ def _pods_status(lines: Lines, obj: Json, cluster: Any) -> None:
     lines.add("Pods Status", " / ".join(f"{phases.count(phase)} {label}" for label, phase in names))
 
 
-def service(lines: Lines, obj: Json, cluster: Any, now: float) -> None:
-    spec, meta = obj["spec"], obj["metadata"]
-    head(lines, obj)
-    mapping(lines, "Selector", spec.get("selector"))
-    lines.add("Type", spec.get("type", "ClusterIP"))
-    for label, key in (("IP Family Policy", "ipFamilyPolicy"), ("IP", "clusterIP"), ("External Name", "externalName")):
-        if spec.get(key):
-            lines.add(label, spec[key])
-    for label, key in (("IP Families", "ipFamilies"), ("IPs", "clusterIPs"), ("External IPs", "externalIPs")):
-        if spec.get(key):
-            lines.add(label, ",".join(spec[key]))
-    if ingress := ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress"):
-        lines.add("LoadBalancer Ingress", ", ".join(i.get("ip") or i.get("hostname", "") for i in ingress))
-    slices = _slices(cluster, meta["namespace"], meta["name"])
-    for port in spec.get("ports") or ():
-        protocol = port.get("protocol", "TCP")
-        lines.add("Port", f"{port.get('name') or '<unset>'}\t{port['port']}/{protocol}")
-        lines.add("TargetPort", f"{port.get('targetPort', port['port'])}/{protocol}")
-        if port.get("nodePort"):
-            lines.add("NodePort", f"{port.get('name') or '<unset>'}\t{port['nodePort']}/{protocol}")
-        lines.add("Endpoints", _endpoints(slices, port.get("name") or ""))
-    lines.add("Session Affinity", spec.get("sessionAffinity", "None"))
-    for label, key in (
-        ("External Traffic Policy", "externalTrafficPolicy"), ("Internal Traffic Policy", "internalTrafficPolicy")
-    ):  # fmt: skip
-        if spec.get(key):
-            lines.add(label, spec[key])
-
-
-def _slices(cluster: Any, namespace: str, name: str) -> list[Json]:
-    path = cluster.kinds.find("endpointslices.discovery.k8s.io").path(namespace)
-    try:
-        found: list[Json] = cluster.wire.get(path, {"labelSelector": f"kubernetes.io/service-name={name}"})["items"]
-    except StatusError:
-        return []
-    return found
-
-
-def _endpoints(slices: Iterable[Json], port_name: str) -> str:
-    """Ready `address:port`s, three of them and how many more."""
-    found = [
-        f"{address}:{port['port']}"
-        for piece in slices
-        for port in piece.get("ports") or ()
-        if (port.get("name") or "") == port_name
-        for endpoint in piece.get("endpoints") or ()
-        if (endpoint.get("conditions") or {}).get("ready") is not False
-        for address in endpoint["addresses"]
-    ]
-    return ",".join(found[:3]) + (f" + {len(found) - 3} more..." if len(found) > 3 else "")
-
-
 def node(lines: Lines, obj: Json, cluster: Any, now: float) -> None:
     meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     lines.add("Name", meta["name"])
@@ -303,4 +252,7 @@ SECTIONS: dict[tuple[str, str], Section] = {
     ("apps", "ReplicaSet"): replica_set,
     ("apps", "DaemonSet"): daemon_set,
     ("batch", "Job"): job,
+    ("networking.k8s.io", "Ingress"): ingress,
+    ("net.minik8s.io", "DNS"): dns,
+    ("", "DNS"): dns,  # as old manifests call it
 }
