@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.e2e.space import Space
+from tests.e2e.space import HTTP, HTTPS, Space
 from tests.images import docker_answers, make_images
 from tests.kubectls import BOTH, KUBECTLS
 
@@ -36,11 +36,12 @@ def possible() -> None:
     if not KUBECTLS:
         pytest.skip("no kubectl: run scripts/kubectl")
     make_images()
+    make_images("ingress")
 
 
 @pytest.fixture(scope="package")
 def agent(possible: None) -> Iterator[Agent]:
-    with Agent.lent() as lent:
+    with Agent.lent("--ingress-http-port", str(HTTP), "--ingress-https-port", str(HTTPS)) as lent:
         lent.start()
         lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=20s")
         yield lent

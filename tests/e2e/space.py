@@ -15,6 +15,7 @@ from tests.agent import Agent, Ended, until
 from tests.images import BUSYBOX, NGINX
 
 FOREVER = ("sleep", "1000000")
+HTTP, HTTPS = 18080, 18443  # of Ingresses: this machine may have a web server of its own
 
 
 @dataclass

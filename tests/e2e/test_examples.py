@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent import run, until
-from tests.e2e.space import Space
+from tests.e2e.space import HTTP, Space
 
 EXAMPLES = Path(__file__).parent.parent.parent / "configs" / "examples"
 
@@ -55,9 +55,28 @@ def _rbac(space: Space) -> None:
     assert space.out("auth", "can-i", "delete", "pods", account, check=False) == "no"
 
 
+def _routed(host: str, path: str) -> str:
+    """What the cluster's nginx answers."""
+    url = f"http://127.0.0.1:{HTTP}{path}"
+    return run(["curl", "-sS", "--max-time", "3", "-H", f"Host: {host}", url], check=False).out
+
+
+def _ingress(space: Space) -> None:
+    space.wait("condition=Ready", "pod/shop", "pod/hello")
+    until(lambda: _routed("shop.example", "/") == "welcome to the shop\n")
+    assert _routed("shop.example", "/hello") == "hello\n"
+    assert "404" in _routed("shop.example", "/hello/there")
+
+
+def _dns(space: Space) -> None:
+    space.wait("condition=Ready", "pod/nginx", "pod/not-nginx")
+    until(lambda: "It works" in _routed("test.nginx", "/nginx/"))
+    assert _routed("test.nginx", "/not-nginx/index.html") == "not nginx\n"
+
+
 GOALS: dict[str, Callable[[Space], None]] = {
     "web": _web, "nodeport": _nodeport, "pod": _pod, "config": _config, "job": _job, "daemonset": _daemonset,
-    "rbac": _rbac,
+    "rbac": _rbac, "ingress": _ingress, "dns": _dns,
 }  # fmt: skip
 
 
