@@ -1,4 +1,4 @@
-"""`scripts/bench [--quick] [NAME...] [--json FILE]`: measure, show each result as it comes, then all in one table."""
+"""`scripts/bench [--quick] [--net] [NAME...] [--json FILE]`: measure, show each result as it comes, then one table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from tests.bench import api, fleet, node
+from tests.bench import api, dns, fleet, node, pod_network, services
 from tests.bench.agent import BenchError
 from tests.bench.report import Result, table
 
@@ -20,7 +20,11 @@ GROUPS: tuple[tuple[Sequence[str], Callable[..., AsyncIterator[Result]]], ...] =
     (api.NAMES, api.measure),
     (node.NAMES, node.measure),
     (fleet.NAMES, fleet.measure),
+    (pod_network.NAMES, pod_network.measure),
+    (services.NAMES, services.measure),
+    (dns.NAMES, dns.measure),
 )
+NET = [*pod_network.NAMES, *services.NAMES, *dns.NAMES]
 NAMES = [name for names, _ in GROUPS for name in names]
 
 
@@ -44,11 +48,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Measure minik8s against its goals.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"measures, by default all: {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="less of everything: a look, not a judgement")
+    parser.add_argument("--net", action="store_true", help=f"the network's: {', '.join(NET)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    results = asyncio.run(run(options.names or NAMES, quick=options.quick))
+    chosen = [*options.names, *(NET if options.net else ())] or NAMES
+    results = asyncio.run(run(chosen, quick=options.quick))
     print(table([result.row() for result in results]))
     if options.json:
         machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
