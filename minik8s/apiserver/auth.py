@@ -42,11 +42,16 @@ class Decision(NamedTuple):
     reason: str = ""
 
 
+API_AUDIENCE = "https://kubernetes.default.svc"  # for whom tokens are that say nothing else: the API server itself
+
+
 class Authenticator(Protocol):
-    async def authenticate(self, *, common_name: str, organizations: Sequence[str], token: str) -> User | None:
+    async def authenticate(
+        self, *, common_name: str, organizations: Sequence[str], token: str, audience: str = API_AUDIENCE
+    ) -> User | None:
         """The user of a verified client certificate (its subject) or a bearer token; None = no credentials given.
 
-        Raises Unauthorized for credentials that are wrong or expired.
+        Raises Unauthorized for credentials that are wrong, expired, or meant for others than `audience`.
         """
 
 

@@ -9,7 +9,7 @@ from minik8s.api.errors import BadRequest, Invalid, Unauthorized, required
 from minik8s.api.kinds.rbac import PolicyRule
 from minik8s.api.resource import Json
 from minik8s.apiserver import body, served
-from minik8s.apiserver.auth import Attributes, Authenticator, Authorizer, User
+from minik8s.apiserver.auth import API_AUDIENCE, Attributes, Authenticator, Authorizer, User
 from minik8s.apiserver.request import ApiResponse, json_response
 from minik8s.apiserver.served import Virtual
 from minik8s.apiserver.verbs import Call
@@ -100,15 +100,24 @@ class Reviews:
         token = review["spec"].get("token") or ""
         if not token:
             raise Invalid(kind.kind, "", [required("spec.token")])
-        try:
-            user = None
-            if self._authenticator is not None:
-                user = await self._authenticator.authenticate(common_name="", organizations=(), token=token)
-        except Unauthorized as error:
-            return _answer(kind, review, {"authenticated": False, "error": error.message})
+        user, good, fault = None, [], ""
+        for audience in review["spec"].get("audiences") or [API_AUDIENCE]:
+            try:
+                found = await self._user(token, audience)
+            except Unauthorized as error:
+                fault = error.message
+            else:
+                if found is not None:
+                    user = found
+                    good.append(audience)
         if user is None:
-            return _answer(kind, review, {"authenticated": False})
-        return _answer(kind, review, {"authenticated": True, "user": _info(user)})
+            return _answer(kind, review, {"authenticated": False} | ({"error": fault} if fault else {}))
+        return _answer(kind, review, {"authenticated": True, "user": _info(user), "audiences": good})
+
+    async def _user(self, token: str, audience: str) -> User | None:
+        if self._authenticator is None:
+            return None
+        return await self._authenticator.authenticate(common_name="", organizations=(), token=token, audience=audience)
 
 
 def _read(call: Call, kind: Virtual) -> Json:

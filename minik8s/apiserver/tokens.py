@@ -19,11 +19,18 @@ from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.secret import Secret
 from minik8s.api.kinds.serviceaccount import ServiceAccount
-from minik8s.apiserver.auth import AUTHENTICATED, BOOTSTRAPPERS, SERVICE_ACCOUNT_PREFIX, SERVICE_ACCOUNTS, User
+from minik8s.apiserver.auth import (
+    API_AUDIENCE,
+    AUTHENTICATED,
+    BOOTSTRAPPERS,
+    SERVICE_ACCOUNT_PREFIX,
+    SERVICE_ACCOUNTS,
+    User,
+)
 from minik8s.client.informer import Informer, Informers
 from minik8s.clock import Clock, parse_time, rfc3339, system_clock
 
-ISSUER = "https://kubernetes.default.svc"
+ISSUER = API_AUDIENCE
 DEFAULT_EXPIRATION = 3600  # seconds
 MIN_EXPIRATION = 600  # seconds; validation of TokenRequest
 MAX_EXPIRATION = 2**32  # seconds

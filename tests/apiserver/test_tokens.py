@@ -20,7 +20,9 @@ from minik8s.api.errors import Unauthorized
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.secret import Secret
 from minik8s.api.kinds.serviceaccount import ServiceAccount
+from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.authn import ClusterAuthenticator
+from minik8s.apiserver.handler import AllowAll
 from minik8s.apiserver.tokens import (
     BOOTSTRAP_GROUP,
     ISSUER,
@@ -178,6 +180,33 @@ async def test_a_token_ends_with_its_pod(desk: Desk) -> None:
     await desk.forget(Pod, "web")
     with pytest.raises(Unauthorized, match="pod web is gone"):
         desk.tokens.check(token)
+
+
+REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
+
+
+async def test_a_review_tells_for_whom_a_token_is(api: Api, desk: Desk) -> None:
+    handler = build_handler(api.cache, authenticator=desk.authenticator, authorizer=AllowAll(), clock=api.clock)
+    api = Api(handler, api.clock, api.cache)
+    account = await desk.account()
+
+    async def review(token: str, *audiences: str) -> dict[str, Any]:
+        answer = await api.post(REVIEWS, {"spec": {"token": token, "audiences": list(audiences)}})
+        assert answer.code == 201, answer.body
+        return dict(answer["status"])
+
+    plain, _ = desk.tokens.issue(account)
+    vault, _ = desk.tokens.issue(account, audiences=("vault", "more"))
+    told = await review(plain)
+    assert (told["authenticated"], told["audiences"]) == (True, [ISSUER])
+    assert told["user"]["username"] == "system:serviceaccount:default:robot"
+    told = await review(vault, "vault", "elsewhere")
+    assert (told["authenticated"], told["audiences"]) == (True, ["vault"])
+    for token, audiences in ((vault, ()), (plain, ("vault",)), (GOOD, ("vault",)), ("forged", (ISSUER,))):
+        told = await review(token, *audiences)
+        assert told["authenticated"] is False
+        assert told["error"]
+        assert "audiences" not in told
 
 
 async def test_a_certificate_is_a_user_and_no_credentials_are_nobody(desk: Desk) -> None:

@@ -130,7 +130,7 @@ RESOURCE = Resource(
     definition="io.k8s.api.core.v1.Node",
     shortNames=("no",),
     namespaced=False,
-    subresources=frozenset(("status",)),
+    subresources=frozenset(("status", "proxy")),
     columns=(
         NAME,
         Column("Status", _status, description="Ready, NotReady or Unknown; and whether new pods may come."),

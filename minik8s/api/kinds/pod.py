@@ -509,7 +509,18 @@ RESOURCE = Resource(
     shortNames=("po",),
     categories=("all",),
     subresources=frozenset(
-        ("status", "log", "exec", "attach", "portforward", "binding", "eviction", "ephemeralcontainers", "resize")
+        (
+            "status",
+            "log",
+            "exec",
+            "attach",
+            "portforward",
+            "proxy",
+            "binding",
+            "eviction",
+            "ephemeralcontainers",
+            "resize",
+        )
     ),
     columns=COLUMNS,
     default=default_pod,
