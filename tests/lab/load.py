@@ -1,6 +1,7 @@
 """load.py ADDRESS PORT RATE: ask for / RATE times a second, each time on a new connection, until stdin ends.
 
-An open loop: a request that takes long does not keep the next one back, as with many clients. Prints one JSON object:
+An open loop: a request that takes long does not keep the next one back, as with many clients. Prints a line when it
+is under way, and at the end one JSON object:
 {"count": …, "answers": {text: [first, last, count]}, "failures": [[when, seconds, why]], "slow": [[when, seconds]]}
 """
 
@@ -12,6 +13,7 @@ import sys
 import time
 
 SLOW = 0.5  # seconds
+UNDER_WAY = 20  # requests
 LONGEST = 5.0
 
 
@@ -54,6 +56,8 @@ async def main(address: str, port: int, rate: float) -> None:
         while not told_to_end.done():
             tasks.create_task(one())
             count += 1
+            if count == UNDER_WAY:
+                print("under way", flush=True)
             await asyncio.sleep(max(0.0, begun + count / rate - loop.time()))
     print(json.dumps({"count": count, "answers": answers, "failures": failures, "slow": slow}))
 

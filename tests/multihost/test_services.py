@@ -40,7 +40,8 @@ def load(cluster: Cluster, host: str, address: str, port: int = 80) -> Iterator[
     seen = Load()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            time.sleep(0.5)  # some requests before anything happens
+            assert process.stdout is not None
+            assert process.stdout.readline() == "under way\n"
             yield seen
             time.sleep(0.5)
         finally:
