@@ -14,6 +14,7 @@ import msgspec
 from minik8s.api.errors import Forbidden, not_found
 from minik8s.api.kinds.ingress import CLASS_ANNOTATION
 from minik8s.api.kinds.ingressclass import IS_DEFAULT
+from minik8s.api.kinds.node import SIMULATED_BY
 from minik8s.api.resource import Json
 from minik8s.apiserver import naming
 from minik8s.apiserver.admission import EVERYTHING, Operation, Step
@@ -23,7 +24,6 @@ from minik8s.store.watch_cache import WatchCache
 IMMORTAL = ("default", "kube-system", "kube-public", "kube-node-lease")
 LEASES = "kube-node-lease"
 MIRROR = "kubernetes.io/config.mirror"
-SIMULATED_BY = "minik8s.io/simulated-by"  # label of a node that exists only in the agent of that name
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a folder
 TOKEN_SECONDS = 3607  # an hour, and the odd seconds by which a kubelet knows that it may renew earlier
 TOLERATED_SECONDS = 300

@@ -1,8 +1,8 @@
-"""Links, addresses and routes of the kernel by netlink; the only file that knows pyroute2.
+"""Links, addresses and routes of the kernel by netlink; the only file that talks to it.
 
 A pod is wired without a bridge: a veth pair whose inner end is born inside the pod's namespace as eth0 with a /32
 address and a default route via a link-local gateway; the outer end has a /32 route to the pod and answers ARP for the
-gateway. pyroute2 encodes and decodes the messages; they are sent in batches over plain sockets from one thread of our
+gateway. Messages (rtnl.py makes and reads them) are sent in batches over plain sockets from one thread of our
 own, because entering another network namespace is a property of the thread: it opens a socket inside and goes home at
 once, the socket stays inside. A pod costs two batches and a few sysctls.
 """
@@ -21,21 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
-
-from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
-from pyroute2.netlink.rtnl import (
-    RTM_DELLINK,
-    RTM_GETLINK,
-    RTM_NEWADDR,
-    RTM_NEWLINK,
-    RTM_NEWNEIGH,
-    RTM_NEWROUTE,
-)
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from typing import Any, Self, TypeVar
 
 from minik8s.net import rtnl
 from minik8s.net.base import NetworkError
@@ -44,8 +30,8 @@ LINK_PREFIX = "mk8s"  # every link of ours begins so: rules match `mk8s*`, reset
 PROBE_LINK = "mk8s-probe"
 GATEWAY = "169.254.1.1"  # never assigned anywhere: the host's end of the pair answers for it
 GATEWAY_MAC = "ee:ee:ee:ee:ee:ee"  # of every host end, so that a pod's neighbour entry can be permanent
-SCOPE_LINK, SCOPE_HOST = 253, 254
-NUD_PERMANENT = 0x80
+HOST_SCOPE = 254
+BATCH = 100  # messages at once: acknowledgements of some 250 fit into a socket's buffer
 DOOMED = 0x6D6B3873  # a link group of ours; links are in it only while they are deleted
 CLONE_NEWNET = 0x40000000
 SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NETLINK_GET_STRICT_CHK = 270, 1, 12
@@ -56,21 +42,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
 
 
-class Link(NamedTuple):
-    number: int  # the kernel's interface index
-    name: str
-    alias: str
-    peer: int  # number of the other end of a pair, in its own namespace
-    mtu: int
-
-
-class Request(NamedTuple):
-    """One message to the kernel and what it is for, in words of the error."""
-
-    purpose: str
-    type: int
-    flags: int
-    message: Any
+Request = tuple[str, bytes]  # what it is for, in words of the error; a message of rtnl.py
 
 
 def link_name(pod_uid: str) -> str:
@@ -118,9 +90,10 @@ class Netlink:
             link.alias.split(" ") for link in await self.links() if link.alias.count(" ") == 1  # "uid ip"
         )  # fmt: skip
 
-    async def links(self) -> list[Link]:
+    async def links(self) -> list[rtnl.Link]:
         """The links of this host that are ours."""
-        return [link for link in await self._do(_links) if link.name.startswith(LINK_PREFIX)]
+        (found,) = await self.dump(rtnl.dump_links())
+        return [link for link in map(rtnl.read_link, found) if link.name.startswith(LINK_PREFIX)]
 
     async def open_probe(self, ip: str, mtu: int) -> socket.socket:
         """A raw ICMP socket in a namespace of its own that is wired like a pod; it goes when the socket is closed."""
@@ -134,8 +107,8 @@ class Netlink:
         """The kernel's answers to dump requests of rtnl.py: a list of messages for each."""
         return await self._do(_dump, requests)
 
-    async def request(self, *requests: tuple[str, bytes]) -> None:
-        """Messages of rtnl.py, each with what it is for; all are tried, the first that failed is raised."""
+    async def request(self, *requests: Request) -> None:
+        """Messages of rtnl.py, each with what it is for; the first that failed is raised when its batch was tried."""
         await self._do(_request, requests)
 
     async def uplink_mtu(self, node_ip: str = "") -> int:
@@ -161,12 +134,13 @@ def _wire_namespace(name: str, alias: str, namespace: int, ip: str, mtu: int) ->
     with _netlink() as host, _netlink_of(namespace) as pod:
         if not _is_wired(host, pod, name, alias):
             _remove({name})
-            _talk(host, [_new_pair(name, namespace, mtu)])
+            pair = rtnl.new_pair(name, GATEWAY_MAC, "eth0", namespace, mtu)
+            _talk(host, [(f"create link {name} with eth0 in the pod", pair)])
         try:
             _tune(name)
             index = socket.if_nametoindex(name)
-            _talk(host, [_set_link(index, ifalias=alias), _route(ip, 32, index)])
-            _talk(pod, list(_inside(_index(_get(pod, "eth0")), ip)))
+            _talk(host, [_up(index, alias), (f"set route {ip}", rtnl.pod_route(ip, 32, index))])
+            _talk(pod, list(_inside(_link(pod, "eth0").number, ip)))
         except (NetworkError, OSError):
             _remove({name})
             raise
@@ -174,14 +148,16 @@ def _wire_namespace(name: str, alias: str, namespace: int, ip: str, mtu: int) ->
 
 
 def _inside(eth0: int, ip: str) -> Iterator[Request]:
-    yield _set_link(1)  # lo
-    yield _address(eth0, ip)
-    yield _set_link(eth0)
-    known = (("NDA_DST", GATEWAY), ("NDA_LLADDR", GATEWAY_MAC))
-    neighbour = _message(ndmsg, *known, family=socket.AF_INET, ifindex=eth0, state=NUD_PERMANENT)
-    yield Request(f"set the neighbour {GATEWAY}", RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, neighbour)
-    yield _route(GATEWAY, 32, eth0)
-    yield _route("0.0.0.0", 0, eth0, gateway=GATEWAY)
+    yield _up(1)  # lo
+    yield f"set address {ip}", rtnl.address(eth0, ip)
+    yield _up(eth0)
+    yield f"set the neighbour {GATEWAY}", rtnl.neighbour(eth0, GATEWAY, GATEWAY_MAC)
+    yield f"set route {GATEWAY}", rtnl.pod_route(GATEWAY, 32, eth0)
+    yield "set the default route", rtnl.pod_route("0.0.0.0", 0, eth0, GATEWAY)
+
+
+def _up(index: int, alias: str = "", group: int = 0) -> Request:
+    return f"bring link {index} up", rtnl.set_link(index, alias=alias, group=group)
 
 
 def _is_wired(host: socket.socket, pod: socket.socket, name: str, alias: str) -> bool:
@@ -210,11 +186,11 @@ def _remove(names: set[str]) -> None:
         moved = 0
         for name in doomed:
             with suppress(OSError, NetworkError):  # its namespace may have gone at this moment, and the link with it
-                _talk(host, [_set_link(socket.if_nametoindex(name), group=DOOMED)])
+                _talk(host, [_up(socket.if_nametoindex(name), group=DOOMED)])
                 moved += 1
         if moved:
             with suppress(NetworkError):
-                _talk(host, [Request("delete links", RTM_DELLINK, 0, _message(ifinfmsg, ("IFLA_GROUP", DOOMED)))])
+                _talk(host, [("delete links", rtnl.delete_group(DOOMED))])
 
 
 def _hold_address(name: str, ip: str) -> None:
@@ -223,11 +199,11 @@ def _hold_address(name: str, ip: str) -> None:
             index = socket.if_nametoindex(name)
         except OSError:
             try:
-                _talk(host, [_new_link(name, "dummy")])
+                _talk(host, [(f"create link {name}", rtnl.new_link(name, "dummy"))])
             except NetworkError:  # small kernels lack it; a bridge without ports does the same and Docker needs it too
-                _talk(host, [_new_link(name, "bridge")])
+                _talk(host, [(f"create link {name}", rtnl.new_link(name, "bridge"))])
             index = socket.if_nametoindex(name)
-        _talk(host, [_address(index, ip, scope=SCOPE_HOST), _set_link(index)])
+        _talk(host, [(f"set address {ip}", rtnl.address(index, ip, scope=HOST_SCOPE)), _up(index)])
     (held,) = _dump([rtnl.dump_addresses()])
     others = [a.ip for a in map(rtnl.read_address, held) if a.link == index and a.ip != ip]  # of earlier settings
     _request([(f"delete address {other}", rtnl.address(index, other, delete=True)) for other in others])
@@ -271,17 +247,10 @@ def _dumped(host: socket.socket, request: bytes) -> Iterator[bytes]:
             yield message
 
 
-def _request(requests: Sequence[tuple[str, bytes]]) -> None:
-    failed = ""
+def _request(requests: Sequence[Request]) -> None:
     with _netlink() as host:
-        for purpose, message in requests:
-            host.send(rtnl.acknowledged(message))
-            code = -struct.unpack_from("=i", host.recv(65536), 16)[0]
-            # To delete what is gone already, or with its link, is no failure.
-            if code and not failed and not (purpose.startswith("delete") and code in GONE):
-                failed = f"cannot {purpose}: {os.strerror(code)}"
-    if failed:
-        raise NetworkError(failed)
+        for start in range(0, len(requests), BATCH):
+            _talk(host, requests[start : start + BATCH])
 
 
 def listen(groups: Iterable[int]) -> socket.socket:
@@ -293,62 +262,6 @@ def listen(groups: Iterable[int]) -> socket.socket:
     for group in groups:
         sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
     return sock
-
-
-# -- messages
-
-
-def _message(kind: Any, *attrs: tuple[str, Any], **fields: int) -> Any:
-    message = kind()
-    message.update(fields)
-    message["attrs"] = list(attrs)
-    return message
-
-
-def _bytes(message: Any, type: int, flags: int, number: int = 0) -> bytes:
-    message["header"].update(type=type, flags=NLM_F_REQUEST | flags, sequence_number=number, pid=0)
-    message.encode()
-    return bytes(message.data)
-
-
-def _new_link(name: str, kind: str) -> Request:
-    message = _message(ifinfmsg, ("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]}))
-    return Request(f"create {kind} link {name}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, message)
-
-
-def _new_pair(name: str, namespace: int, mtu: int) -> Request:
-    peer = {"attrs": [("IFLA_IFNAME", "eth0"), ("IFLA_NET_NS_FD", namespace), ("IFLA_MTU", mtu)]}
-    data = ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})
-    message = _message(
-        ifinfmsg,
-        ("IFLA_IFNAME", name),
-        ("IFLA_MTU", mtu),
-        ("IFLA_ADDRESS", GATEWAY_MAC),
-        ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), data]}),
-    )
-    return Request(f"create link {name} with eth0 in the pod", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, message)
-
-
-def _set_link(index: int, *, ifalias: str = "", group: int = 0) -> Request:
-    attrs = [(key, value) for key, value in (("IFLA_IFALIAS", ifalias), ("IFLA_GROUP", group)) if value]
-    message = _message(ifinfmsg, *attrs, index=index, flags=1, change=1)  # IFF_UP
-    return Request(f"bring link {index} up", RTM_NEWLINK, 0, message)
-
-
-def _address(index: int, ip: str, *, scope: int = 0) -> Request:
-    attrs = (("IFA_LOCAL", ip), ("IFA_ADDRESS", ip))
-    message = _message(ifaddrmsg, *attrs, family=socket.AF_INET, prefixlen=32, index=index, scope=scope)
-    return Request(f"set address {ip}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, message)
-
-
-def _route(ip: str, prefix: int, index: int, *, gateway: str = "") -> Request:
-    attrs: list[tuple[str, Any]] = [("RTA_OIF", index)]
-    attrs += [("RTA_DST", ip)] if prefix else []
-    attrs += [("RTA_GATEWAY", gateway)] if gateway else []
-    main_unicast_static = {"table": 254, "type": 1, "proto": 4}
-    scope = 0 if gateway else SCOPE_LINK
-    message = _message(rtmsg, *attrs, family=socket.AF_INET, dst_len=prefix, scope=scope, **main_unicast_static)
-    return Request(f"set route {ip}/{prefix}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, message)
 
 
 # -- talking
@@ -411,57 +324,23 @@ def _enter(namespace: int) -> None:
 
 
 def _talk(sock: socket.socket, requests: Sequence[Request]) -> None:
-    """Send all in one go and read one acknowledgement each; the kernel works them off in order."""
-    sock.send(b"".join(_bytes(r.message, r.type, r.flags | NLM_F_ACK, number) for number, r in enumerate(requests)))
-    failed: tuple[int, int] | None = None
+    """Send all in one go and read one acknowledgement each; the kernel works them off in order, whatever fails."""
+    sock.send(b"".join(rtnl.acknowledged(message, number) for number, (_, message) in enumerate(requests)))
+    failed = ""
     for _ in requests:
         answer = sock.recv(65536)
-        number, code = struct.unpack_from("=I", answer, 8)[0], struct.unpack_from("=i", answer, 16)[0]
-        if code and failed is None:
-            failed = (number, -code)
+        number, code = struct.unpack_from("=I", answer, 8)[0], -struct.unpack_from("=i", answer, 16)[0]
+        purpose = requests[number][0]
+        # To delete what is gone already, or with its link, is no failure.
+        if code and not failed and not (purpose.startswith("delete") and code in GONE):
+            failed = f"cannot {purpose}: {os.strerror(code)}"
     if failed:
-        raise NetworkError(f"cannot {requests[failed[0]].purpose}: {os.strerror(failed[1])}")
+        raise NetworkError(failed)
 
 
-def _get(sock: socket.socket, name: str) -> bytes:
-    sock.send(_bytes(_message(ifinfmsg, ("IFLA_IFNAME", name)), RTM_GETLINK, 0))
+def _link(sock: socket.socket, name: str) -> rtnl.Link:
+    sock.send(rtnl.get_link(name))
     answer = sock.recv(65536)
-    if struct.unpack_from("=H", answer, 4)[0] != RTM_NEWLINK:
+    if struct.unpack_from("=H", answer, 4)[0] != rtnl.NEWLINK:
         raise NetworkError(f"there is no link {name}")
-    return answer
-
-
-def _link(sock: socket.socket, name: str) -> Link:
-    return _decode(_get(sock, name))
-
-
-def _index(answer: bytes) -> int:
-    return int(struct.unpack_from("=i", answer, 20)[0])  # without decoding the rest, a millisecond
-
-
-def _links() -> list[Link]:
-    found: list[Link] = []
-    with _netlink() as host:
-        host.send(_bytes(_message(ifinfmsg), RTM_GETLINK, NLM_F_DUMP))
-        while True:
-            answer, offset = host.recv(1 << 20), 0
-            while offset < len(answer):
-                length, kind = struct.unpack_from("=IH", answer, offset)
-                if kind != RTM_NEWLINK:  # NLMSG_DONE
-                    return found
-                found.append(_decode(answer[offset : offset + length]))
-                offset += (length + 3) & ~3
-
-
-def _decode(data: bytes) -> Link:
-    kind: Any = ifinfmsg
-    message = kind(data)
-    message.decode()
-    get = message.get_attr
-    return Link(
-        message["index"],
-        get("IFLA_IFNAME") or "",
-        get("IFLA_IFALIAS") or "",
-        get("IFLA_LINK") or 0,
-        get("IFLA_MTU") or 0,
-    )
+    return rtnl.read_link(answer)

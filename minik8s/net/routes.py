@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from minik8s.api.kinds.node import Node
+from minik8s.api.kinds.node import SIMULATED_BY, Node
 from minik8s.net import rtnl
 
 MODES = ("auto", "routes", "vxlan")
@@ -92,7 +92,9 @@ class Change(NamedTuple):
 
 
 def peer_of(node: Node) -> Peer | None:
-    """None as long as the Node does not say what is needed, or says what cannot be (each is written by many)."""
+    """None as long as the Node does not say what is needed, or says what cannot be, and for one without real pods."""
+    if SIMULATED_BY in node.metadata.labels:
+        return None
     address = next((a.address for a in node.status.addresses if a.type == "InternalIP" and ":" not in a.address), "")
     try:
         ipaddress.IPv4Address(address)
@@ -103,15 +105,14 @@ def peer_of(node: Node) -> Peer | None:
 
 
 def others(nodes: Iterable[Node], own: Peer) -> list[Peer]:
-    """By name. Of two that claim one address or one range the first by name is believed, and nobody who claims ours."""
+    """By name. Of two that claim one range the first by name is believed, and nobody who claims ours or our address."""
     found: list[Peer] = []
-    addresses, ranges = {own.address}, {own.pod_cidr}
+    ranges = {own.pod_cidr}
     for node in sorted(nodes, key=lambda node: node.metadata.name):
         peer = peer_of(node)
-        if peer is None or peer.name == own.name or peer.address in addresses or peer.pod_cidr in ranges:
+        if peer is None or peer.name == own.name or peer.address == own.address or peer.pod_cidr in ranges:
             continue
         found.append(peer)
-        addresses.add(peer.address)
         ranges.add(peer.pod_cidr)
     return found
 
@@ -178,7 +179,7 @@ def diff(seen: Seen, wanted: Wanted) -> list[Change]:
 
 def seen(
     uplink: Uplink | None,
-    vtep: rtnl.LinkFacts | None,
+    vtep: rtnl.Link | None,
     addresses: Iterable[rtnl.Address],
     table: Iterable[bytes],
     neighbours: Iterable[bytes],

@@ -1,4 +1,4 @@
-"""rtnetlink as bytes, as far as routes to other nodes need it: links of VXLAN, addresses, routes, neighbours. Pure.
+"""rtnetlink as bytes, as far as a node needs it: links, addresses, routes, neighbours. Pure.
 
 A message is a header (length, type, flags, sequence, port), a fixed part by type, and attributes (length, type, data),
 each padded to four bytes; numbers in the machine's order but for ports of UDP. Layouts and numbers: linux/rtnetlink.h,
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ GROUPS = (1, 3, 5, 7)  # of notices: links, neighbours (and forwarding entries),
 
 REQUEST, ACK, ROOT, CREATE, EXCLUSIVE, REPLACE = 0x1, 0x4, 0x300, 0x400, 0x200, 0x100
 PROTOCOL = 109  # marks routes as ours; below 128 is the kernel's and well-known daemons', this one is free
-MAIN_TABLE, UNICAST, ANY_SCOPE = 254, 1, 255
+STATIC = 4  # the protocol of routes that an administrator, or one of our pods, has set
+MAIN_TABLE, UNICAST, LINK_SCOPE, ANY_SCOPE = 254, 1, 253, 255
 ONLINK, UP = 4, 1
 PERMANENT, NO_ARP, SELF = 0x80, 0x40, 0x02
 AF_BRIDGE = 7
@@ -49,9 +51,11 @@ class Neighbour(NamedTuple):
     permanent: bool
 
 
-class LinkFacts(NamedTuple):
-    number: int
+class Link(NamedTuple):
+    number: int  # the kernel's index
     name: str
+    alias: str
+    peer: int  # number of the other end of a pair, in its own namespace
     up: bool
     mtu: int
     mac: str
@@ -78,14 +82,35 @@ def _message(type: int, flags: int, fixed: bytes, *attributes: bytes) -> bytes:
     return struct.pack("=IHHII", len(body) + 16, type, REQUEST | flags, 0, 0) + body
 
 
-def acknowledged(message: bytes) -> bytes:
-    """The request so that it is answered by an error number, 0 for none."""
+def acknowledged(message: bytes, number: int = 0) -> bytes:
+    """The request so that it is answered by its number and an error's, 0 for none."""
     flags = struct.unpack_from("=H", message, 6)[0] | ACK
-    return message[:6] + struct.pack("=H", flags) + message[8:]
+    return message[:6] + struct.pack("=HI", flags, number) + message[12:]
 
 
 def _link(type: int, flags: int, index: int, *attributes: bytes, state: int = 0) -> bytes:
     return _message(type, flags, struct.pack("=BxHiII", 0, 0, index, state, state), *attributes)
+
+
+def _named(name: str) -> bytes:
+    return _attribute(3, name.encode() + b"\0")
+
+
+def _info(kind: str, data: bytes = b"") -> bytes:
+    return _attribute(18, _attribute(1, kind.encode()) + (_attribute(2, data) if data else b""))  # IFLA_LINKINFO
+
+
+def new_link(name: str, kind: str) -> bytes:
+    return _link(NEWLINK, CREATE | EXCLUSIVE, 0, _named(name), _info(kind))
+
+
+def new_pair(name: str, mac: str, inner: str, namespace: int, mtu: int) -> bytes:
+    """Two ends of a wire: `name` with `mac` here, `inner` born in the namespace of a descriptor."""
+    size = _attribute(4, struct.pack("=I", mtu))
+    there = bytes(16) + _named(inner) + _attribute(28, struct.pack("=I", namespace)) + size  # IFLA_NET_NS_FD
+    return _link(
+        NEWLINK, CREATE | EXCLUSIVE, 0, _named(name), size, _mac(1, mac), _info("veth", _attribute(1, there))
+    )  # fmt: skip
 
 
 def new_vxlan(name: str, vni: int, local: str, port: int, mac: str, mtu: int) -> bytes:
@@ -95,15 +120,14 @@ def new_vxlan(name: str, vni: int, local: str, port: int, mac: str, mtu: int) ->
         + _attribute(7, b"\0")  # IFLA_VXLAN_LEARNING
         + _attribute(15, struct.pack("!H", port))  # IFLA_VXLAN_PORT
     )
-    info = _attribute(18, _attribute(1, b"vxlan") + _attribute(2, data))  # IFLA_LINKINFO: kind, data
-    named = _attribute(3, name.encode() + b"\0")
-    return _link(NEWLINK, CREATE | EXCLUSIVE, 0, named, _attribute(4, struct.pack("=I", mtu)), _mac(1, mac), info)
+    size = _attribute(4, struct.pack("=I", mtu))
+    return _link(NEWLINK, CREATE | EXCLUSIVE, 0, _named(name), size, _mac(1, mac), _info("vxlan", data))
 
 
-def set_link(index: int, *, mtu: int = 0, mac: str = "") -> bytes:
+def set_link(index: int, *, alias: str = "", group: int = 0) -> bytes:
     """Bring it up, and set what is given."""
-    attributes = [_attribute(4, struct.pack("=I", mtu))] if mtu else []
-    attributes += [_mac(1, mac)] if mac else []
+    attributes = [_attribute(20, alias.encode())] if alias else []
+    attributes += [_attribute(27, struct.pack("=I", group))] if group else []
     return _link(NEWLINK, 0, index, *attributes, state=UP)
 
 
@@ -111,9 +135,14 @@ def delete_link(index: int) -> bytes:
     return _link(DELLINK, 0, index)
 
 
-def address(index: int, ip: str, *, delete: bool = False) -> bytes:
+def delete_group(group: int) -> bytes:
+    """All links of a group."""
+    return _link(DELLINK, 0, 0, _attribute(27, struct.pack("=I", group)))
+
+
+def address(index: int, ip: str, *, scope: int = 0, delete: bool = False) -> bytes:
     data = socket.inet_aton(ip)
-    fixed = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, index)
+    fixed = struct.pack("=BBBBI", socket.AF_INET, 32, 0, scope, index)
     type, flags = (DELADDR, 0) if delete else (NEWADDR, CREATE | REPLACE)
     return _message(type, flags, fixed, _attribute(2, data), _attribute(1, data))
 
@@ -133,6 +162,16 @@ def route(wanted: Route, *, delete: bool = False) -> bytes:
         _attribute(4, struct.pack("=i", wanted.link)),
         _attribute(7, socket.inet_aton(wanted.source)),
     )
+
+
+def pod_route(ip: str, prefix: int, link: int, gateway: str = "") -> bytes:
+    """A route of a pod's wiring, on either side: not one of those that lead to peers."""
+    scope = 0 if gateway else LINK_SCOPE
+    fixed = struct.pack("=8BI", socket.AF_INET, prefix, 0, 0, MAIN_TABLE, STATIC, scope, UNICAST, 0)
+    attributes = [_attribute(4, struct.pack("=i", link))]
+    attributes += [_attribute(1, socket.inet_aton(ip))] if prefix else []
+    attributes += [_attribute(5, socket.inet_aton(gateway))] if gateway else []
+    return _message(NEWROUTE, CREATE | REPLACE, fixed, *attributes)
 
 
 def _route_fixed(prefix: int, *, scope: int = 0, type: int = 0, flags: int = 0) -> bytes:
@@ -157,6 +196,10 @@ def _entry(fixed: bytes, ip: str, mac: str, *, delete: bool) -> bytes:
 
 def _mac(kind: int, mac: str) -> bytes:
     return _attribute(kind, bytes.fromhex(mac.replace(":", "")))
+
+
+def get_link(name: str) -> bytes:
+    return _link(GETLINK, 0, 0, _named(name))
 
 
 def dump_links() -> bytes:
@@ -217,19 +260,27 @@ def _colons(data: bytes | None) -> str:
     return data.hex(":") if data else ""
 
 
-def read_link(data: bytes) -> LinkFacts:
+def read_link(data: bytes) -> Link:
     index, flags = struct.unpack_from("=iI", data, 20)
     found = _attributes(data, 32)
     info = _attributes(found.get(18, b""), 0)
     vxlan = None
-    if info.get(1, b"").rstrip(b"\0") == b"vxlan":
+    if _text(info.get(1)) == "vxlan":
         inner = _attributes(info.get(2, b""), 0)
-        vni, port = int.from_bytes(inner.get(1, b""), "little"), int.from_bytes(inner.get(15, b""), "big")
+        vni, port = _number(inner.get(1)), int.from_bytes(inner.get(15, b""), "big")
         vxlan = (vni, _ip(inner.get(4)), port)
-    mtu = struct.unpack("=I", found.get(4, bytes(4)))[0]
-    return LinkFacts(
-        index, found.get(3, b"").rstrip(b"\0").decode(), bool(flags & UP), mtu, _colons(found.get(1)), vxlan
-    )
+    return Link(
+        index, _text(found.get(3)), _text(found.get(20)), _number(found.get(5)), bool(flags & UP),
+        _number(found.get(4)), _colons(found.get(1)), vxlan,
+    )  # fmt: skip
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").rstrip(b"\0").decode(errors="replace")
+
+
+def _number(data: bytes | None) -> int:
+    return int.from_bytes(data or b"", sys.byteorder)
 
 
 def read_address(data: bytes) -> Address:

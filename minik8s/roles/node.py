@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -18,17 +19,19 @@ from minik8s.aio import backoff, supervise
 from minik8s.api.errors import AlreadyExists, NotFound, StatusError
 from minik8s.api.kinds.endpointslice import EndpointSlice
 from minik8s.api.kinds.ingress import Ingress
-from minik8s.api.kinds.node import RANGE_ANNOTATION, Node
+from minik8s.api.kinds.node import RANGE_ANNOTATION, SIMULATED_BY, Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.service import Service
 from minik8s.api.meta import is_true
 from minik8s.apiserver.auth import AUTHENTICATED, NODE_PREFIX, NODES, User
-from minik8s.apiserver.steps import SIMULATED_BY
 from minik8s.client.base import STRATEGIC_MERGE_PATCH, Client
 from minik8s.client.http import HttpTransport
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.config import Config
+from minik8s.kubelet import accelerators
+from minik8s.kubelet.figures_node import read_node, simulated
+from minik8s.kubelet.figures_sampler import Pages, Sampler, steady
 from minik8s.kubelet.kit import Settings
 from minik8s.kubelet.kubelet import Kubelet
 from minik8s.kubelet.lookup import RuntimeLookup
@@ -140,9 +143,9 @@ async def _real(
     )
     recorder = Recorder(client, "kubelet", host=config.name)
     pods = own_pods(informers, config.name)
-    settings = _settings(config, identity)
+    settings, facts = _settings(config, identity), read_facts(config.data_dir)
     kubelet = Kubelet(
-        client, informers, runtime, network, recorder, settings, pods=pods, withdrawn=proxy.withdrawn
+        client, informers, runtime, network, recorder, settings, pods=pods, facts=facts, withdrawn=proxy.withdrawn
     )  # fmt: skip
     own = Peer(config.name, config.ip, pod_cidr)
     peers = PeerRoutes(
@@ -159,7 +162,11 @@ async def _real(
     async def reached() -> tuple[str, bytes]:
         return "application/json", msgspec.json.encode({"reached": [each._asdict() for each in await prober.all()]})
 
-    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages={"/pod-network": reached})
+    sampler = Sampler(pods, runtime, lambda _: read_node(config.data_dir))
+    has_accelerators = accelerators.present()
+    figures = Pages(config.name, sampler, facts.cpus, has_accelerators=has_accelerators).pages()
+    pages = {**figures, "/pod-network": reached}
+    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages=pages)
     context = credentials.server(identity.serving, identity.ca_file)
 
     async def readdress(address: str) -> None:
@@ -179,6 +186,7 @@ async def _real(
         ("kubelet events", recorder.run()),
         ("kubelet", kubelet.run()),
         ("kubelet server", _serve(server, config.kubelet_port, context)),
+        ("figures", sampler.run()),
         ("address", follow_address(config, kubelet.settings.node_ip, readdress)),
     ]
 
@@ -211,7 +219,7 @@ def simulated_nodes(
     """
     pods = SharedPods(informers.of(Pod))
     recorder = Recorder(client, "kubelet", host=config.name)
-    facts = read_facts(None)
+    facts, started = read_facts(None), time.time()
     activities: list[Activity] = [("kubelet events", recorder.run())]
     for number in range(config.replicas):
         name = config.name if config.replicas == 1 else f"{config.name}-{number}"
@@ -235,7 +243,10 @@ def simulated_nodes(
         )
         activities.append((f"kubelet {name}", kubelet.run()))
         if tls is not None and number < SERVED:
-            server = KubeletServer(runtime, RuntimeLookup(pods.of(name), runtime), pods.of(name))
+            own = pods.of(name)
+            sampler = steady(own, runtime, lambda found: simulated(found, facts.memory, started))
+            pages = Pages(name, sampler, facts.cpus).pages()
+            server = KubeletServer(runtime, RuntimeLookup(own, runtime), own, pages=pages)
             activities.append((f"kubelet server {name}", _serve(server, settings.kubelet_port, tls)))
     return activities
 

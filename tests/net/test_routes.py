@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minik8s.api.kinds.node import Node
+from minik8s.api.kinds.node import SIMULATED_BY, Node
+from minik8s.api.meta import ObjectMeta
 from minik8s.net import routes, rtnl
 from minik8s.net.routes import NOTHING, Change, Peer, Route, Seen, Uplink, Vtep, Wanted
 
@@ -34,13 +35,15 @@ def test_a_peer_is_what_a_node_says_when_it_says_enough() -> None:
 
 def test_nobody_takes_what_is_ours_or_another_s() -> None:
     nodes = [
-        node("z", FAR.address, "10.244.9.0/24"),  # h2's address
+        node("z", FAR.address, "10.244.9.0/24"),  # h2's address: all the better for it
         node("y", "10.0.0.9", NEAR.pod_cidr),  # h3's range
         node("x", "10.0.0.8", OWN.pod_cidr),
         node("w", OWN.address, "10.244.8.0/24"),
         *(node(*peer) for peer in (NEAR, OWN, FAR)),
     ]
-    assert routes.others(nodes, OWN) == [FAR, NEAR]
+    assert routes.others(nodes, OWN) == [FAR, NEAR, Peer("z", FAR.address, "10.244.9.0/24")]
+    simulated = msgspec.structs.replace(node(*FAR), metadata=ObjectMeta(name="h2", labels={SIMULATED_BY: "w"}))
+    assert routes.others([simulated], OWN) == []
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_messages_are_read_as_they_are_written() -> None:
         5, "10.244.1.0", "02:6d:0a:00:01:02", permanent=True
     )
     made = rtnl.read_link(rtnl.new_vxlan("mk8s-vxlan", 7, "10.0.0.1", 8472, "02:6d:0a:00:00:01", 1450))
-    assert made == rtnl.LinkFacts(0, "mk8s-vxlan", False, 1450, "02:6d:0a:00:00:01", (7, "10.0.0.1", 8472))
+    assert made == rtnl.Link(0, "mk8s-vxlan", "", 0, False, 1450, "02:6d:0a:00:00:01", (7, "10.0.0.1", 8472))
     assert rtnl.read_address(rtnl.address(3, "10.244.0.0")) == rtnl.Address("10.244.0.0", 32, 3)
     both = rtnl.address(3, "10.244.0.0") + rtnl.route(wanted)
     assert list(rtnl.notices(both)) == [rtnl.Notice(rtnl.NEWADDR, 3, 0), rtnl.Notice(rtnl.NEWROUTE, 0, rtnl.PROTOCOL)]

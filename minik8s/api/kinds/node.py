@@ -8,10 +8,10 @@ from minik8s.api.kinds.validation import validate_quantity
 from minik8s.api.meta import Condition, IntOrString, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
-
 KEY_ANNOTATION = "minik8s.io/node-key"  # the id of its agent's key, by which the machine is known again
 
 
+SIMULATED_BY = "minik8s.io/simulated-by"  # label of a node that exists only in the agent of that name
 RANGE_ANNOTATION = "minik8s.io/pod-cidr"  # the range that a node which registers anew had before, and asks for again
 
 
