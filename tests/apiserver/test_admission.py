@@ -166,6 +166,9 @@ async def test_a_node_touches_only_its_own(api: Api) -> None:
     assert (await api.delete(f"{PODS}/theirs", {"gracePeriodSeconds": 0}, user=NODE)).code == 403
     assert (await api.delete(f"{PODS}/mine", {"gracePeriodSeconds": 0}, user=NODE)).code == 200
     assert (await api.post(PODS, pod("new", nodeName="n1"), user=NODE)).code == 403
+    await api.post(nodes, {"metadata": {"name": "n3"}})
+    assert (await api.delete(f"{nodes}/n3", user=NODE)).code == 403
+    assert (await api.delete(f"{nodes}/n1", user=NODE)).code == 200  # it leaves
 
 
 async def test_who_asks_for_a_certificate(api: Api) -> None:
