@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -29,9 +28,6 @@ from minik8s.client.http import HttpTransport
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.config import Config
-from minik8s.kubelet import accelerators
-from minik8s.kubelet.figures_node import read_node, simulated
-from minik8s.kubelet.figures_sampler import Pages, Sampler, steady
 from minik8s.kubelet.kit import Settings
 from minik8s.kubelet.kubelet import Kubelet
 from minik8s.kubelet.lookup import RuntimeLookup
@@ -143,9 +139,9 @@ async def _real(
     )
     recorder = Recorder(client, "kubelet", host=config.name)
     pods = own_pods(informers, config.name)
-    settings, facts = _settings(config, identity), read_facts(config.data_dir)
+    settings = _settings(config, identity)
     kubelet = Kubelet(
-        client, informers, runtime, network, recorder, settings, pods=pods, facts=facts, withdrawn=proxy.withdrawn
+        client, informers, runtime, network, recorder, settings, pods=pods, withdrawn=proxy.withdrawn
     )  # fmt: skip
     own = Peer(config.name, config.ip, pod_cidr)
     peers = PeerRoutes(
@@ -162,11 +158,7 @@ async def _real(
     async def reached() -> tuple[str, bytes]:
         return "application/json", msgspec.json.encode({"reached": [each._asdict() for each in await prober.all()]})
 
-    sampler = Sampler(pods, runtime, lambda _: read_node(config.data_dir))
-    has_accelerators = accelerators.present()
-    figures = Pages(config.name, sampler, facts.cpus, has_accelerators=has_accelerators).pages()
-    pages = {**figures, "/pod-network": reached}
-    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages=pages)
+    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages={"/pod-network": reached})
     context = credentials.server(identity.serving, identity.ca_file)
 
     async def readdress(address: str) -> None:
@@ -186,7 +178,6 @@ async def _real(
         ("kubelet events", recorder.run()),
         ("kubelet", kubelet.run()),
         ("kubelet server", _serve(server, config.kubelet_port, context)),
-        ("figures", sampler.run()),
         ("address", follow_address(config, kubelet.settings.node_ip, readdress)),
     ]
 
@@ -219,7 +210,7 @@ def simulated_nodes(
     """
     pods = SharedPods(informers.of(Pod))
     recorder = Recorder(client, "kubelet", host=config.name)
-    facts, started = read_facts(None), time.time()
+    facts = read_facts(None)
     activities: list[Activity] = [("kubelet events", recorder.run())]
     for number in range(config.replicas):
         name = config.name if config.replicas == 1 else f"{config.name}-{number}"
@@ -243,10 +234,7 @@ def simulated_nodes(
         )
         activities.append((f"kubelet {name}", kubelet.run()))
         if tls is not None and number < SERVED:
-            own = pods.of(name)
-            sampler = steady(own, runtime, lambda found: simulated(found, facts.memory, started))
-            pages = Pages(name, sampler, facts.cpus).pages()
-            server = KubeletServer(runtime, RuntimeLookup(own, runtime), own, pages=pages)
+            server = KubeletServer(runtime, RuntimeLookup(pods.of(name), runtime), pods.of(name))
             activities.append((f"kubelet server {name}", _serve(server, settings.kubelet_port, tls)))
     return activities
 
