@@ -21,6 +21,7 @@ from minik8s.apiserver.admission import EVERYTHING, Operation, Step
 from minik8s.apiserver.auth import NODE_PREFIX, NODES, User
 from minik8s.store.watch_cache import WatchCache
 
+KEPT = 256  # decoded objects; one is five times its JSON, and a thousand nodes come by with every heartbeat
 IMMORTAL = ("default", "kube-system", "kube-public", "kube-node-lease")
 LEASES = "kube-node-lease"
 MIRROR = "kubernetes.io/config.mirror"
@@ -42,7 +43,7 @@ def standard_steps(
 
 
 class Head:
-    """Decoded objects of the head, each decoded once per version."""
+    """Decoded objects of the head, each decoded once per version while it is among the last `KEPT` that were new."""
 
     def __init__(self, cache: WatchCache) -> None:
         self._cache = cache
@@ -55,7 +56,10 @@ class Head:
             return None
         known = self._known.get(key)
         if known is None or known[0] != record.rev:
+            self._known.pop(key, None)
             known = self._known[key] = (record.rev, msgspec.json.decode(record.value))
+            if len(self._known) > KEPT:
+                del self._known[next(iter(self._known))]
         return known[1]
 
     def list(self, prefix: str) -> Iterable[Json]:
