@@ -66,7 +66,7 @@ async def cluster(*, nodes: int = 1, **settings: Any) -> AsyncIterator[Cluster]:
             activities = master.activities()
             informers = Informers(master.client(User("simulator", (MASTERS, AUTHENTICATED))))
             if nodes:
-                activities += simulated_nodes(config, informers.client, informers)
+                activities += simulated_nodes(config, informers.client, informers, here=master.kubelets.here)
             async with background(supervise(activities), informers.run()):
                 await master.informers.synced()
                 yield Cluster(master)

@@ -15,6 +15,7 @@ from minik8s.apiserver.escalation import Escalation, Rights
 from minik8s.apiserver.handler import Answer, Handler, OpenApi
 from minik8s.apiserver.health import Health
 from minik8s.apiserver.registry import Registry
+from minik8s.apiserver.resource_metrics import ResourceMetrics
 from minik8s.apiserver.reviews import RuleSource
 from minik8s.apiserver.steps import TOLERATED_SECONDS, standard_steps
 from minik8s.apiserver.subresources import Budget
@@ -23,6 +24,7 @@ from minik8s.apiserver.verbs import Verbs
 from minik8s.apiserver.views import Views
 from minik8s.apiserver.watch import Watches
 from minik8s.clock import Clock, system_clock
+from minik8s.metrics import labels
 from minik8s.store.watch_cache import WatchCache
 
 
@@ -47,13 +49,14 @@ def build_handler(
     clock: Clock = system_clock,
     rng: random.Random | None = None,
     tolerated_seconds: int = TOLERATED_SECONDS,
+    usage: ResourceMetrics | None = None,
 ) -> Handler:
     """The API server over an entered cache.
 
     `allocator` gives Services their addresses (unless given: out of `service_cidr`), and is run by who gives it.
     `steps` come after the standard ones; `rules` knows users' rights, for `auth can-i --list` and so that nobody gives
     away more than they have; `tokens` issues ServiceAccount tokens; `budget` says which pods may not be evicted;
-    `tolerated_seconds` is how long pods stay on a node that is not ready.
+    `tolerated_seconds` is how long pods stay on a node that is not ready; `usage` answers metrics.k8s.io.
     """
     allocator = allocator or ServiceAllocator(cache, service_cidr, rng=rng)
     guards = [Escalation(cache, rules)] if rules is not None else []
@@ -71,10 +74,18 @@ def build_handler(
         authenticator=authenticator,
         authorizer=authorizer,
         subresources=answers,
-        virtuals={**reviews.answers(authenticator, authorizer, rules=rules), ("", "v1", "bindings"): acts.bind},
+        virtuals={
+            **reviews.answers(authenticator, authorizer, rules=rules),
+            **(usage.answers() if usage is not None else {}),
+            ("", "v1", "bindings"): acts.bind,
+        },
         openapi=openapi,
         health=health,
     )
     handler.metrics.gauge("apiserver_longrunning_requests", "Watches that are open.", lambda: watches.open)
     handler.metrics.gauge("apiserver_storage_revision", "The newest revision of the head.", lambda: cache.revision)
+    handler.metrics.gauges(
+        "apiserver_storage_objects", "Stored objects by resource.",
+        lambda: ((labels(resource=name), count) for name, count in cache.sizes().items()),
+    )  # fmt: skip
     return handler

@@ -42,13 +42,14 @@ from minik8s.apiserver.health import ENDPOINTS, Health
 from minik8s.apiserver.metrics import RequestMetrics
 from minik8s.apiserver.request import JSON, ApiRequest, ApiResponse, error_response, json_response
 from minik8s.apiserver.routes import RequestInfo
-from minik8s.apiserver.served import SUBRESOURCES
+from minik8s.apiserver.served import SUBRESOURCES, VIRTUALS
 from minik8s.apiserver.verbs import Call, Verbs
 from minik8s.log import get_logger
 
 SLOW = 1.0  # seconds; requests that take longer are logged, all others only counted
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 
+_VIRTUAL_VERBS = {(kind.group, kind.version, kind.plural): kind.verbs for kind in VIRTUALS}
 PROTOBUF_ASKED = "com.github.proto-openapi.spec.v2"  # in Accept
 PROTOBUF_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"  # Go refuses the @ of what is asked for
 
@@ -190,7 +191,7 @@ class Handler:
             return await self._not_a_resource(request, info)
         virtual = self._virtuals.get((info.group, info.version, info.resource))
         if virtual is not None:
-            if info.verb != "create":
+            if info.verb not in _VIRTUAL_VERBS.get((info.group, info.version, info.resource), ()):
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
             return await virtual(Call(self._row_behind(info), info, request, user))
         call = Call(self.served(info), info, request, user)

@@ -1,4 +1,4 @@
-"""What is served besides stored kinds: subresources, and kinds that can only be created and are answered at once.
+"""What is served besides stored kinds: subresources, and kinds that are made up when they are asked for.
 
 Discovery shows these tables, the handler dispatches by them.
 """
@@ -40,7 +40,7 @@ SUBRESOURCES: dict[str, Subresource] = {
 
 
 class Virtual(NamedTuple):
-    """A kind without storage: created, answered, forgotten."""
+    """A kind without storage: created, answered, forgotten; or made when it is read."""
 
     kind: str
     plural: str
@@ -64,7 +64,11 @@ SELF_SUBJECT_BETA = SELF_SUBJECT._replace(version="v1beta1")  # what kubectl 1.2
 TOKEN = Virtual("TokenReview", "tokenreviews", AUTHENTICATION)
 BINDING = Virtual("Binding", "bindings", "", namespaced=True)
 
+METRICS = "metrics.k8s.io"
+NODE_METRICS = Virtual("NodeMetrics", "nodes", METRICS, "v1beta1", verbs=("get", "list"))
+POD_METRICS = Virtual("PodMetrics", "pods", METRICS, "v1beta1", namespaced=True, verbs=("get", "list"))
+
 VIRTUALS = (
     SELF_SUBJECT_ACCESS, SUBJECT_ACCESS, LOCAL_SUBJECT_ACCESS, SELF_SUBJECT_RULES, SELF_SUBJECT, SELF_SUBJECT_BETA,
-    TOKEN, BINDING,
+    TOKEN, BINDING, NODE_METRICS, POD_METRICS,
 )  # fmt: skip

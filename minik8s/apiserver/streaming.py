@@ -67,14 +67,7 @@ class NodeStreams:
             raise ServiceUnavailable(f'the node "{name}" of pod {pod.metadata.name} is not registered') from None
 
     def _kubelet(self, node: Node) -> Backend:
-        known = {address.type: address.address for address in reversed(node.status.addresses)}
-        said = f'the kubelet of node "{node.metadata.name}"'
-        for kind in ("InternalIP", "ExternalIP", "Hostname"):
-            if known.get(kind):
-                return Backend(
-                    known[kind], node.status.daemonEndpoints.kubeletEndpoint.Port or KUBELET_PORT, self._kubelets, said
-                )
-        raise ServiceUnavailable(f"{said} cannot be reached: the node has no address")
+        return Backend(*kubelet_address(node), self._kubelets, _said(node))
 
     # -- proxy
 
@@ -102,6 +95,19 @@ def _unverified() -> ssl.SSLContext:
 
 
 # -- where to: pure
+
+
+def kubelet_address(node: Node) -> tuple[str, int]:
+    """Address and port. ServiceUnavailable if the node has not told one."""
+    known = {address.type: address.address for address in reversed(node.status.addresses)}
+    for kind in ("InternalIP", "ExternalIP", "Hostname"):
+        if known.get(kind):
+            return known[kind], node.status.daemonEndpoints.kubeletEndpoint.Port or KUBELET_PORT
+    raise ServiceUnavailable(f"{_said(node)} cannot be reached: the node has no address")
+
+
+def _said(node: Node) -> str:
+    return f'the kubelet of node "{node.metadata.name}"'
 
 
 def log_target(pod: Pod, query: Mapping[str, str]) -> str:

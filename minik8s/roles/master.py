@@ -24,6 +24,7 @@ from minik8s.apiserver.handler import Handler
 from minik8s.apiserver.loopback import LoopbackTransport
 from minik8s.apiserver.openapi import OpenAPI
 from minik8s.apiserver.rbac import RBACAuthorizer
+from minik8s.apiserver.resource_metrics import Kubelets, ResourceMetrics
 from minik8s.apiserver.streaming import NodeStreams
 from minik8s.apiserver.tokens import ServiceAccountTokens
 from minik8s.client.base import Client, Transport
@@ -79,6 +80,7 @@ class Master:
         self._allocator = ServiceAllocator(cache, config.service_cidr)
         self.informers = Informers(Client(late))
         self.credentials = Credentials(identity.certificates, lambda: asyncio.to_thread(master_identity, config))
+        self.kubelets = Kubelets(self.credentials.client(identity.kubelets, identity.ca_file))
         tokens = ServiceAccountTokens(identity.service_account_key, self.informers)
         authorizer = RBACAuthorizer(self.informers)
         self.handler: Handler = build_handler(
@@ -90,6 +92,7 @@ class Master:
             tokens=tokens,
             openapi=OpenAPI(SCHEME.resources),
             tolerated_seconds=round(config.default_toleration),
+            usage=ResourceMetrics(self.informers, self.kubelets.summary),
         )
         late.target = LoopbackTransport(self.handler, _component("system:kube-controller-manager"))
         self.handler.health.add_ready("informers", lambda: "" if self.informers.has_synced else "copies are being made")
@@ -153,14 +156,14 @@ class Master:
             *((f"recorder {name}", one.run()) for name, one in recorders.items()),
             ("scheduler", scheduler.run()),
             ("certificates", self.credentials.run()),
+            ("kubelets", self.kubelets.run()),
         ]
 
     async def serve(self) -> None:
         """Answer clients over TLS at the configured address, for ever."""
         identity = self.identity
         context = self.credentials.server(identity.serving, identity.ca_file)
-        kubelets = self.credentials.client(identity.kubelets, identity.ca_file)
-        streams = NodeStreams(self.informers.client, kubelets)
+        streams = NodeStreams(self.informers.client, self.kubelets.context)
         server = ApiServer(self.handler, streams=streams)
         host, port = self._config.listen_address
         async with AsyncExitStack() as stack:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -28,13 +29,16 @@ from minik8s.client.http import HttpTransport
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.config import Config
+from minik8s.kubelet import accelerators
+from minik8s.kubelet.figures_node import read_node, simulated
+from minik8s.kubelet.figures_sampler import Pages, Sampler, steady
 from minik8s.kubelet.kit import Settings
 from minik8s.kubelet.kubelet import Kubelet
 from minik8s.kubelet.lookup import RuntimeLookup
 from minik8s.kubelet.node_facts import RoutesState, read_facts
 from minik8s.kubelet.node_status import NameTaken
 from minik8s.kubelet.pod_source import SharedPods, own_pods
-from minik8s.kubelet.server import KubeletServer
+from minik8s.kubelet.server import KubeletServer, Page
 from minik8s.log import get_logger
 from minik8s.net.base import PodNetwork
 from minik8s.net.dns import ClusterDns
@@ -139,9 +143,9 @@ async def _real(
     )
     recorder = Recorder(client, "kubelet", host=config.name)
     pods = own_pods(informers, config.name)
-    settings = _settings(config, identity)
+    settings, facts = _settings(config, identity), read_facts(config.data_dir)
     kubelet = Kubelet(
-        client, informers, runtime, network, recorder, settings, pods=pods, withdrawn=proxy.withdrawn
+        client, informers, runtime, network, recorder, settings, pods=pods, facts=facts, withdrawn=proxy.withdrawn
     )  # fmt: skip
     own = Peer(config.name, config.ip, pod_cidr)
     peers = PeerRoutes(
@@ -158,7 +162,11 @@ async def _real(
     async def reached() -> tuple[str, bytes]:
         return "application/json", msgspec.json.encode({"reached": [each._asdict() for each in await prober.all()]})
 
-    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages={"/pod-network": reached})
+    sampler = Sampler(pods, runtime, lambda _: read_node(config.data_dir))
+    has_accelerators = accelerators.present()
+    figures = Pages(config.name, sampler, facts.cpus, has_accelerators=has_accelerators).pages()
+    pages = {**figures, "/pod-network": reached}
+    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages=pages)
     context = credentials.server(identity.serving, identity.ca_file)
 
     async def readdress(address: str) -> None:
@@ -178,6 +186,7 @@ async def _real(
         ("kubelet events", recorder.run()),
         ("kubelet", kubelet.run()),
         ("kubelet server", _serve(server, config.kubelet_port, context)),
+        ("figures", sampler.run()),
         ("address", follow_address(config, kubelet.settings.node_ip, readdress)),
     ]
 
@@ -203,14 +212,16 @@ def simulated_nodes(
     tls: ssl.SSLContext | None = None,
     *,
     identity: NodeIdentity | None = None,
+    here: dict[str, Page] | None = None,
 ) -> list[Activity]:
     """`config.replicas` nodes whose containers only pretend; they share one copy of the pods.
 
     With `tls` the first `SERVED` of them answer logs and exec, each on a port of its own from `config.kubelet_port` up.
+    `here` takes what makes their figures, for an API server in this process.
     """
     pods = SharedPods(informers.of(Pod))
     recorder = Recorder(client, "kubelet", host=config.name)
-    facts = read_facts(None)
+    facts, started = read_facts(None), time.time()
     activities: list[Activity] = [("kubelet events", recorder.run())]
     for number in range(config.replicas):
         name = config.name if config.replicas == 1 else f"{config.name}-{number}"
@@ -233,8 +244,13 @@ def simulated_nodes(
             client, informers, runtime, network, recorder, settings, pods=pods.of(name), facts=facts, engine="fake"
         )
         activities.append((f"kubelet {name}", kubelet.run()))
+        own = pods.of(name)
+        sampler = steady(own, runtime, lambda found: simulated(found, facts.memory, started))
+        pages = Pages(name, sampler, facts.cpus).pages()
+        if here is not None:
+            here[name] = pages["/stats/summary"]
         if tls is not None and number < SERVED:
-            server = KubeletServer(runtime, RuntimeLookup(pods.of(name), runtime), pods.of(name))
+            server = KubeletServer(runtime, RuntimeLookup(own, runtime), own, pages=pages)
             activities.append((f"kubelet server {name}", _serve(server, settings.kubelet_port, tls)))
     return activities
 

@@ -208,11 +208,50 @@ class LogLine(NamedTuple):
     data: bytes  # with its newline; begins with an RFC 3339 nano timestamp and a space if these were asked for
 
 
+class LinkStats(NamedTuple):
+    """A network interface: what it has received and sent since it was made."""
+
+    name: str
+    received_bytes: int = 0
+    received_packets: int = 0
+    receive_errors: int = 0
+    receive_dropped: int = 0
+    sent_bytes: int = 0
+    sent_packets: int = 0
+    send_errors: int = 0
+    send_dropped: int = 0
+
+
 class ProcessStats(NamedTuple):
-    """What `stats` knows of one container now; for metrics, eviction and the schedulers by live utilisation."""
+    """What `stats` knows of one container now; for metrics, eviction and the schedulers by live utilisation.
+
+    Seconds, bytes and counts since the container's start, or of now. The working set is what cannot be dropped: usage
+    without inactive file pages, as kubelet counts it. `pid` is one of its processes, through which its network is seen.
+    """
 
     cpu_seconds: float
     memory_bytes: int  # working set
+    user_seconds: float = 0.0
+    system_seconds: float = 0.0
+    periods: int = 0  # of the CPU limit
+    throttled_periods: int = 0
+    throttled_seconds: float = 0.0
+    memory_usage: int = 0
+    memory_limit: int = 0  # 0 = none
+    memory_failures: int = 0  # how often the limit was hit
+    rss: int = 0
+    cache: int = 0
+    swap: int = 0
+    mapped_file: int = 0
+    page_faults: int = 0
+    major_page_faults: int = 0
+    read_bytes: int = 0  # from and to disks
+    written_bytes: int = 0
+    reads: int = 0
+    writes: int = 0
+    processes: int = 0
+    threads: int = 0
+    pid: int = 0
 
 
 class Streams(Protocol):
@@ -304,7 +343,11 @@ class Runtime(Protocol):
     def dial(self, sandbox_id: str, port: int) -> AbstractAsyncContextManager[PortStream]:
         """A TCP connection to `localhost:port` inside the sandbox's network namespace; ConnectionRefusedError …"""
 
-    async def stats(self, container_id: str) -> ProcessStats | None: ...
+    async def stats(self, container_id: str) -> ProcessStats | None:
+        """What a container uses, without asking the engine more than once in its life; None if it does not run."""
+
+    def links(self, stats: ProcessStats) -> tuple[LinkStats, ...]:
+        """The interfaces, `lo` apart, of the network that a container just measured is in; none if it has ended."""
 
     # -- images
 

@@ -29,6 +29,7 @@ from minik8s.runtime.base import (
     CreateFailed,
     EngineInfo,
     EngineUnavailable,
+    LinkStats,
     NoSuchContainer,
     ProcessStats,
     RuntimeEvent,
@@ -36,7 +37,7 @@ from minik8s.runtime.base import (
     SandboxSpec,
     StartFailed,
 )
-from minik8s.runtime.cgroup import CgroupFiles, cgroup_files, cgroup_of, read_stats
+from minik8s.runtime.cgroup import CgroupFiles, cgroup_files, cgroup_of, read_links, read_stats
 from minik8s.runtime.docker_api import failure_of, reaching
 from minik8s.runtime.docker_exec import DockerStreams
 from minik8s.runtime.docker_images import DockerImages
@@ -227,6 +228,9 @@ class DockerRuntime(DockerImages, DockerStreams):
             except OSError:  # the group is gone: look again whether the container still runs
                 del self._cgroups[container_id]
         return None
+
+    def links(self, stats: ProcessStats) -> tuple[LinkStats, ...]:
+        return read_links(stats.pid)
 
     async def _find_cgroup(self, container_id: str) -> CgroupFiles | None:
         pid = (await self._show(container_id))["State"]["Pid"]

@@ -23,6 +23,7 @@ from minik8s.runtime.base import (
     CreateFailed,
     EngineInfo,
     EngineUnavailable,
+    LinkStats,
     NoSuchContainer,
     ProcessStats,
     RuntimeEvent,
@@ -256,7 +257,13 @@ class FakeRuntime(FakeImages, FakeStreams):
         if info.state != "running":
             return None
         cores, memory = self.usage.get(container_id, (0.001, 1 << 20))
-        return ProcessStats(cores * (self._clock() - info.started_at), memory)
+        seconds = cores * (self._clock() - info.started_at)
+        return ProcessStats(
+            seconds, memory, user_seconds=seconds, memory_usage=memory, rss=memory, processes=1, threads=1
+        )
+
+    def links(self, stats: ProcessStats) -> tuple[LinkStats, ...]:
+        return (LinkStats("eth0"),)
 
 
 async def _drain(queue: asyncio.Queue[RuntimeEvent]) -> AsyncGenerator[RuntimeEvent, None]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from minik8s.api.errors import Gone, RequestEntityTooLarge, ServiceUnavailable, Timeout
+from minik8s.metrics import Histogram
 from minik8s.store.base import CasFailed, Change, Compacted, Record, Store, StoreError, StoreUnavailable, TooLarge
 from minik8s.store.watcher import BUFFER, Watcher
 
@@ -27,6 +29,11 @@ RING = 2_048  # changes held for watches that come back; older ones are read fro
 SLICE = 256  # changes applied before other tasks have their turn
 WAIT = 3.0  # seconds; as Kubernetes' watch cache waits for a revision that is still to come
 WRITE_WAIT = 30.0  # seconds a finished write waits to appear in the head: more than a reconnection to etcd takes
+_WRITES = Histogram(
+    "etcd_request_duration_seconds",  # Kubernetes' name, whatever the store is
+    "Time until a write was durable, by operation and resource.",
+    ("operation", "type"),
+)
 Told = dict[str, list[Change]]  # changes by the prefix that watchers have
 
 
@@ -72,6 +79,10 @@ class WatchCache:
         """The revision of the head: every change up to it is visible to `get`, `list` and watchers."""
         return self._revision
 
+    def sizes(self) -> dict[str, int]:
+        """How many objects there are, by the first part of their keys."""
+        return {folder.strip("/"): len(keys) for folder, keys in self._keys.items()}
+
     def get(self, key: str) -> Record | None:
         return self._records.get(key)
 
@@ -87,6 +98,8 @@ class WatchCache:
         """`Store.write`, finished when the head shows it. CasFailed comes when the head shows why, so that whoever
         reads and tries again makes progress. Raises ServiceUnavailable, RequestEntityTooLarge."""
         before = self._records.get(key)
+        operation = "delete" if template is None else "create" if expect == 0 else "update"
+        started = time.perf_counter()
         try:
             change = await self._store.write(key, template, expect=expect)
         except CasFailed as failed:
@@ -96,6 +109,7 @@ class WatchCache:
             raise RequestEntityTooLarge(str(error)) from error
         except StoreUnavailable as error:
             raise ServiceUnavailable(str(error)) from error
+        _WRITES.labels(operation, key.split("/", 2)[1]).observe(time.perf_counter() - started)
         await self._catch_up(change.rev)
         return change
 

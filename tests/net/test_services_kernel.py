@@ -335,7 +335,7 @@ async def test_an_element_removed_by_hand_is_counted_and_healed(often: None, nod
     await answers(None, VIP, 80, "a", "b")
     await answers(None, "10.96.0.9", 80, "a")
     drift = proxy_metrics().drift
-    before = drift._value.get()
+    before = drift.value
     looks = 0
     table = node.nft.table
 
@@ -349,10 +349,10 @@ async def test_an_element_removed_by_hand_is_counted_and_healed(often: None, nod
     await until_true(lambda: looks == 1)
     await asyncio.sleep(0.1)
     assert looks == 1  # read once: nobody has written since
-    assert drift._value.get() == before  # nothing of our own looks like drift
+    assert drift.value == before  # nothing of our own looks like drift
     sh(f"nft 'delete element inet minik8s services {{ {VIP} . tcp . 80 }}'")
     await answers(None, VIP, 80, "a", "b")
-    assert drift._value.get() == before + 1
+    assert drift.value == before + 1
 
 
 async def until_true(check: Callable[[], bool]) -> None:

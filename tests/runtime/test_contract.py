@@ -206,6 +206,9 @@ async def test_stats(runtime: Runtime, pod: Pod) -> None:
     assert stats is not None
     assert 0 < stats.memory_bytes < 64 << 20
     assert 0 <= stats.cpu_seconds < 10
+    assert (stats.processes, stats.threads) == (1, 1)
+    assert stats.memory_usage >= stats.memory_bytes
+    assert [link.name for link in runtime.links(stats)] in (["eth0"], [])  # nobody has wired this pod's network
     await runtime.stop(app, 0)
     assert await runtime.stats(app) is None
 
