@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -202,6 +203,38 @@ async def test_a_client_that_does_not_read_is_cut_off(
                             received += len(data)
                 assert 0 < received < 20_000_000
     assert not cache._watchers
+
+
+async def test_a_watcher_that_does_not_read_holds_nobody_up(
+    served: Served, cache: WatchCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_writer, "WRITE_TIMEOUT", 0.2)
+    changes = 60
+    head = f"GET {CMS}?watch=true&resourceVersion={cache.revision} HTTP/1.1\r\nHost: x\r\n"
+    async with ApiServer(served.handler).listening("127.0.0.1", 0) as address, served.transport() as transport:
+        client = Client(transport)
+        (reader, writer), (_, silent) = [await asyncio.open_connection(*address, limit=2**20) for _ in range(2)]
+        for one in (writer, silent):
+            one.write(head.encode() + b"Authorization: Bearer admin-token\r\n\r\n")
+        while len(cache._watchers.get("/configmaps/default/", ())) < 2:
+            await asyncio.sleep(0.001)
+        silent.transport.pause_reading()
+
+        async def follow() -> list[str]:
+            await reader.readuntil(b"\r\n\r\n")
+            frames = [(await reader.readuntil(b"\n\r\n")).split(b"\r\n")[1] for _ in range(changes)]
+            return [json.loads(frame)["object"]["data"]["n"] for frame in frames]
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(follow())
+            await client.create(ConfigMap, config_map("a", data={"n": "0", "k": "x" * 500_000}), "default")
+            for number in range(1, changes):
+                await client.patch(ConfigMap, "a", "default", {"data": {"n": str(number)}})
+            while len(cache._watchers["/configmaps/default/"]) > 1:  # the other one has been cut off
+                await asyncio.sleep(0.001)
+        assert following.result() == [str(number) for number in range(changes)]
+        for one in (writer, silent):
+            one.transport.abort()
 
 
 async def test_many_idle_connections(served: Served) -> None:
