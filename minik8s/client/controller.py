@@ -25,7 +25,7 @@ class Controller:
     def __init__(self, client: Client, informers: Informers) -> None:
         self.client = client
         self.informers = informers
-        self.queue = WorkQueue()
+        self.queue = WorkQueue(self.name)
         self.log = get_logger(self.name)
 
     async def reconcile(self, key: str) -> float | None:

@@ -9,14 +9,35 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+import time
 from collections import deque
+from collections.abc import Iterator
+from weakref import WeakSet
+
+from minik8s.metrics import Counter, Histogram, Number, Reading, labels
 
 BASE_DELAY = 0.005  # seconds; client-go's DefaultControllerRateLimiter
 MAX_DELAY = 60.0  # seconds; client-go waits up to 1000 s, too long for people who watch
 
 
+_LABELS = ("name",)
+_BOUNDS = (1e-5, 1e-4, 0.001, 0.01, 0.1, 1.0, 10.0)  # seconds; client-go's are powers of ten as well
+_ADDS = Counter("workqueue_adds_total", "Keys added to a queue.", _LABELS)
+_RETRIES = Counter("workqueue_retries_total", "Keys that are to be tried again after a failure.", _LABELS)
+_WAITED = Histogram("workqueue_queue_duration_seconds", "Time that keys wait in a queue.", _LABELS, bounds=_BOUNDS)
+_WORKED = Histogram("workqueue_work_duration_seconds", "Time that keys are worked on.", _LABELS, bounds=_BOUNDS)
+
+
 class WorkQueue:
-    def __init__(self) -> None:
+    """One with a `name` is counted under it; those of the same name are counted together."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self._since: dict[str, float] = {}  # when a key was queued, or taken up; only of a queue that is counted
+        self._counters = tuple(metric.labels(name) for metric in (_ADDS, _RETRIES)) if name else ()
+        self._times = tuple(metric.labels(name) for metric in (_WAITED, _WORKED)) if name else ()
+        if name:
+            _NAMED.add(self)
         self._ready: deque[str] = deque()
         self._queued: set[str] = set()
         self._processing: set[str] = set()
@@ -43,6 +64,9 @@ class WorkQueue:
         elif key not in self._queued:
             self._queued.add(key)
             self._ready.append(key)
+            if self.name:
+                self._counters[0].inc()
+                self._since[key] = time.perf_counter()
             self._wake_next()
 
     def add_after(self, key: str, delay: float) -> None:
@@ -62,6 +86,8 @@ class WorkQueue:
         """Add after a delay that doubles with each failure since `forget`; returns the delay in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        if self.name:
+            self._counters[1].inc()
         delay = min(BASE_DELAY * 2.0 ** min(failures, 30), MAX_DELAY) * (0.75 + random.random() / 4)
         self.add_after(key, delay)
         return delay
@@ -86,10 +112,16 @@ class WorkQueue:
         key = self._ready.popleft()
         self._queued.discard(key)
         self._processing.add(key)
+        if self.name:
+            now = time.perf_counter()
+            self._times[0].observe(now - self._since[key])
+            self._since[key] = now
         return key
 
     def done(self, key: str) -> None:
         self._processing.discard(key)
+        if self.name:
+            self._times[1].observe(time.perf_counter() - self._since.pop(key))
         if key in self._dirty:
             self._dirty.discard(key)
             self.add(key)
@@ -117,3 +149,33 @@ class WorkQueue:
         self._timer = None
         if self._later:
             self._schedule()
+
+    def unfinished(self, now: float) -> list[float]:
+        """For how long each key has been worked on that is being worked on now; `now` as time.perf_counter."""
+        return [now - self._since[key] for key in self._processing]
+
+
+_NAMED: WeakSet[WorkQueue] = WeakSet()
+
+
+def _by_name() -> dict[str, list[WorkQueue]]:
+    found: dict[str, list[WorkQueue]] = {}
+    for queue in sorted(_NAMED, key=lambda queue: queue.name):
+        found.setdefault(queue.name, []).append(queue)
+    return found
+
+
+def _depths() -> Iterator[tuple[str, Number]]:
+    for name, queues in _by_name().items():
+        yield labels(name=name), sum(len(queue) for queue in queues)
+
+
+def _longest() -> Iterator[tuple[str, Number]]:
+    now = time.perf_counter()
+    for name, queues in _by_name().items():
+        yield labels(name=name), max((age for queue in queues for age in queue.unfinished(now)), default=0.0)
+
+
+Reading("workqueue_depth", "gauge", "Keys that wait in a queue.", _depths)
+_LONGEST_TEXT = "For how long the key has been worked on that has been for longest."
+Reading("workqueue_longest_running_processor_seconds", "gauge", _LONGEST_TEXT, _longest)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+import time
 from collections.abc import Awaitable, Callable
 
-from minik8s.aio import periodic
+from minik8s.aio import wait_any
 from minik8s.api.errors import Conflict, NotFound, StatusError
 from minik8s.api.kinds.pod import Pod
 from minik8s.client.base import Client
@@ -19,7 +20,7 @@ from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock, system_clock
 from minik8s.log import get_logger
-from minik8s.scheduler import preemption
+from minik8s.scheduler import metrics, preemption
 from minik8s.scheduler.cache import Cache
 from minik8s.scheduler.cycle import Decision, Refusals, fit_message, node_details
 from minik8s.scheduler.model import PodInfo
@@ -28,14 +29,14 @@ from minik8s.scheduler.queue import SchedulingQueue
 from minik8s.scheduler.ranking import Rankings
 from minik8s.scheduler.settings import Settings
 from minik8s.scheduler.telling import GATED, Telling, victims_of
-from minik8s.scheduler.usage import UsageProvider, annotated_usage
+from minik8s.scheduler.usage import ReadUsage, from_api
 from minik8s.scheduler.watching import Watching
 
 NAME = "default-scheduler"
 WRITERS = 64  # writes on their way at once
 EVENT_WRITERS = 16  # each binding makes an event; one at a time they would fall behind and be dropped
 LONGEST_TURN = 0.005  # seconds of deciding before others get the loop
-USAGE_PERIOD = 10.0  # seconds between looks at live utilisation, as often as the kubelet measures
+USAGE_PERIOD = 3.0  # seconds between looks at live utilisation, while a strategy goes by it
 EVENT_AGAIN = 300.0  # seconds after which an unchanged FailedScheduling is told again
 log = get_logger("scheduler")
 
@@ -48,24 +49,25 @@ class Scheduler:
         client: Client,
         informers: Informers,
         *,
-        usage: UsageProvider = annotated_usage,
+        usage: ReadUsage | None = None,
         chance: random.Random | None = None,
         clock: Clock = system_clock,
     ) -> None:
         self.cache = Cache()
         self.queue = SchedulingQueue()
+        metrics.show_queue(self.queue)
         self._recorder = Recorder(client, NAME, clock=clock)
         self._tell = Telling(client, self._recorder, clock, name=NAME)
         self._settings = Settings(informers, self._recorder)
         self._rankings = Rankings(self.cache.snapshot, chance or random.Random())
-        self._usage = usage
+        self._usage = usage or from_api(client.transport)
         self._writes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue(WRITERS)
         self._gated: dict[str, Pod] = {}
         self._told: dict[str, tuple[str, float]] = {}  # uid -> the last event's message and when
         self._wake = asyncio.Event()
         self._watching = Watching(
             informers, self.cache, self.queue,
-            scheduler_name=NAME, usage=usage, wake=self._wake.set, gated=self._note_gated,
+            scheduler_name=NAME, wake=self._wake.set, gated=self._note_gated,
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -74,7 +76,7 @@ class Scheduler:
         async with asyncio.TaskGroup() as tasks:
             for number in range(EVENT_WRITERS):
                 tasks.create_task(self._recorder.run(), name=f"scheduler events {number}")
-            tasks.create_task(periodic(USAGE_PERIOD, self._look_at_usage), name="scheduler usage")
+            tasks.create_task(self._follow_usage(), name="scheduler usage")
             for number in range(WRITERS):
                 tasks.create_task(self._write(), name=f"scheduler writer {number}")
             await self._decide()
@@ -112,7 +114,10 @@ class Scheduler:
             self.queue.remove(key)
             return
         info = self.cache.info(pod)
+        started = time.perf_counter()
         decision = self._rankings.schedule(info, self._settings.strategy)
+        result = "scheduled" if decision.node else "unschedulable"
+        metrics.attempted(result, time.perf_counter() - started)
         if decision.node:
             self.cache.assume(info, decision.node)
             await self._writes.put(functools.partial(self._bind, pod, info))
@@ -148,6 +153,7 @@ class Scheduler:
         try:
             await self._tell.bind(pod, info.node)
         except StatusError as error:
+            metrics.attempted("error", 0.0)
             self.cache.forget(info)
             if self._is_current(pod):
                 self.queue.retry(info.key, asyncio.get_running_loop().time())
@@ -200,6 +206,13 @@ class Scheduler:
         gated, self._gated = list(self._gated.values()), {}
         return gated
 
-    async def _look_at_usage(self) -> None:
-        for node in self._watching.nodes.list():
-            self.cache.snapshot.set_usage(node.metadata.name, self._usage(node))
+    async def _follow_usage(self) -> None:
+        """Measured utilisation while it matters, none otherwise: what nobody refreshes would mislead."""
+        changed = self._settings.changed
+        while True:
+            changed.clear()
+            live = self._settings.strategy.live
+            usage = await self._usage() if live else {}
+            for node in self._watching.nodes.list():
+                self.cache.snapshot.set_usage(node.metadata.name, usage.get(node.metadata.name))
+            await wait_any(changed, timeout=USAGE_PERIOD if live else None)

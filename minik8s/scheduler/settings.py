@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 
 from minik8s.api.kinds.configmap import ConfigMap
@@ -21,6 +22,7 @@ class Settings:
 
     def __init__(self, informers: Informers, recorder: Recorder) -> None:
         self.strategy: Strategy = DEFAULT
+        self.changed = asyncio.Event()  # the strategy has; for one waiter, who clears it
         self._recorder = recorder
         self.informer = informers.of(ConfigMap, namespace=NAMESPACE, fields=f"metadata.name={NAME}")
         self.informer.on_change(self._changed)
@@ -41,3 +43,4 @@ class Settings:
         elif strategy is not None and strategy is not self.strategy:
             log.info("strategy changed", sched=strategy.name, before=self.strategy.name)
             self.strategy = strategy
+            self.changed.set()

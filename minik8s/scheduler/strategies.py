@@ -17,11 +17,15 @@ from minik8s.scheduler.model import NodeInfo
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """`pick`: the best by `value` (more is better) and then by score; any at random; or the next by name."""
+    """`pick`: the best by `value` (more is better) and then by score; any at random; or the next by name.
+
+    `live`: goes by what nodes use now, which has to be measured.
+    """
 
     name: str
     pick: Literal["best", "random", "next"] = "best"
     value: Callable[[NodeInfo], float] | None = None
+    live: bool = False
 
 
 def used_cpu(info: NodeInfo) -> float:
@@ -48,8 +52,8 @@ STRATEGIES: Final[Mapping[str, Strategy]] = MappingProxyType(
             Strategy("round-robin", "next"),
             Strategy("min-pods", value=lambda info: -len(info.pods)),
             Strategy("max-pods", value=lambda info: len(info.pods)),
-            Strategy("min-cpu", value=lambda info: -used_cpu(info)),
-            Strategy("min-mem", value=lambda info: -used_memory(info)),
+            Strategy("min-cpu", value=lambda info: -used_cpu(info), live=True),
+            Strategy("min-mem", value=lambda info: -used_memory(info), live=True),
         )
     }
 )

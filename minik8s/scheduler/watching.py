@@ -13,7 +13,6 @@ from minik8s.client.informer import Informer, Informers
 from minik8s.scheduler.cache import Cache, images_changed, node_changed
 from minik8s.scheduler.model import TERMINAL
 from minik8s.scheduler.queue import Happening, SchedulingQueue
-from minik8s.scheduler.usage import UsageProvider
 
 
 class Watching:
@@ -26,7 +25,6 @@ class Watching:
         queue: SchedulingQueue,
         *,
         scheduler_name: str,
-        usage: UsageProvider,
         wake: Callable[[], None],
         gated: Callable[[Pod], None],
     ) -> None:
@@ -36,7 +34,7 @@ class Watching:
         self._services: Informer[Service] = informers.of(Service)
         self._cache, self._queue = cache, queue
         self._scheduler_name = scheduler_name
-        self._usage, self._wake, self._gated = usage, wake, gated
+        self._wake, self._gated = wake, gated
         self.nodes.on_change(self._node_changed)
         self._namespaces.on_change(self._namespace_changed)
         self._services.on_change(self._service_changed)
@@ -126,7 +124,6 @@ class Watching:
         matters = node_changed(old, new)
         if matters or (old is not None and images_changed(old, new)):
             snapshot.set_node(new)
-        snapshot.set_usage(new.metadata.name, self._usage(new))
         if matters:
             self._happened(Happening.NODE)
 

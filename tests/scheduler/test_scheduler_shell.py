@@ -127,17 +127,6 @@ async def test_the_strategy_follows_the_config_map(world: World) -> None:
     assert world.scheduler._settings.strategy.name == "min-pods"
 
 
-async def test_live_utilisation_is_read_from_the_nodes(world: World) -> None:
-    for name, cpu in (("busy", "3500m"), ("idle", "100m")):
-        await world.node(name, cpu="64" if name == "busy" else "4")
-        notes = {"minik8s.io/usage-cpu": cpu, "minik8s.io/usage-memory": "1Gi"}
-        await world.client.patch(Node, name, None, {"metadata": {"annotations": notes}})
-    await world.strategy("min-cpu")
-    await world.until(lambda: all(each.usage for each in world.scheduler.cache.snapshot.nodes.values()))
-    await world.pod("web")
-    assert await world.bound("web") == ["idle"]
-
-
 async def test_preemption_evicts_the_lower_and_keeps_the_room(world: World) -> None:
     await world.node("node1", cpu="1")
     await world.pod("low", cpu="1")
