@@ -27,7 +27,7 @@ from minik8s.net.routes import Peer
 ECHO, ECHO_REPLY = 8, 0
 IP_MTU_DISCOVER, IP_PMTUDISC_PROBE = 10, 3  # never cut into fragments, and believe no one who says it is too big
 TIMEOUT, ATTEMPTS = 1.0, 2
-PATIENCE, ROUNDS = 5.0, 4  # seconds between attempts with a new peer, whose agent may still be starting, and how many
+PATIENCE, ROUNDS = 4.0, 3  # seconds between attempts with a new peer, whose agent may still be starting, and how many
 AT_ONCE = 16
 OWN_LINK = "mk8s-self"  # has the node's own address in the pod network, also where there is no tunnel
 
@@ -53,8 +53,8 @@ class Pinger:
         asyncio.get_running_loop().remove_reader(self._sock)
         self._sock.close()
 
-    async def echo(self, target: str, size: int = 56) -> float | None:
-        """Milliseconds until `target` gave `size` bytes back; None if it did not."""
+    async def echo(self, target: str, size: int = 56, timeout: float = TIMEOUT) -> float | None:
+        """Milliseconds until `target` gave `size` bytes back; None if it did not within `timeout` seconds, twice."""
         loop = asyncio.get_running_loop()
         for _ in range(ATTEMPTS):
             sequence = next(self._sequence) & 0xFFFF
@@ -62,7 +62,7 @@ class Pinger:
             began = loop.time()
             try:
                 self._sock.sendto(_request(self._number, sequence, size), (target, 0))
-                async with asyncio.timeout(TIMEOUT):
+                async with asyncio.timeout(timeout):
                     await answer
                 return (loop.time() - began) * 1000
             except (TimeoutError, OSError):  # nobody answers, or there is no way, or it is too big for the link here
@@ -168,14 +168,15 @@ class Prober:
             result = result._replace(node=node is not None, tunnel=tunnel is not None, pod=pod is not None)
             if pod is None:
                 return result
-            return result._replace(milliseconds=round(pod, 3), size=await self._largest(peer))
+            return result._replace(milliseconds=round(pod, 3), size=await self._largest(peer, pod))
 
-    async def _largest(self, peer: Peer) -> int:
-        asking, through = reach.sizes(self._mtu), 0
+    async def _largest(self, peer: Peer, milliseconds: float) -> int:
+        """Found in a dozen echoes, half of them lost: each is waited for a few times as long as a small one took."""
+        asking, through, timeout = reach.sizes(self._mtu), 0, 0.2 + 4 * milliseconds / 1000
         with suppress(StopIteration):
             size = next(asking)
             while True:
-                answered = await self._pod.echo(peer.probe, size) is not None
+                answered = await self._pod.echo(peer.probe, size, timeout) is not None
                 through = size + HEADERS if answered else through
                 size = asking.send(answered)
         return through
