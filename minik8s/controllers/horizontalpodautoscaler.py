@@ -7,6 +7,7 @@ what there is, as Kubernetes' own controller does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -14,9 +15,10 @@ from urllib.parse import quote
 import msgspec
 
 from minik8s.api.autoscaling import sync_period
-from minik8s.api.errors import StatusError
+from minik8s.api.errors import AlreadyExists, StatusError
 from minik8s.api.kinds.horizontalpodautoscaler import HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus
 from minik8s.api.kinds.pod import Pod
+from minik8s.api.kinds.replicaset import ReplicaSet
 from minik8s.api.labels import matches, parse
 from minik8s.api.meta import Condition, Json, ObjectMeta, Struct
 from minik8s.api.quantity import format_quantity, parse_quantity
@@ -25,8 +27,9 @@ from minik8s.client.controller import Controller
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock, parse_time, rfc3339
-from minik8s.controllers import autoscale
+from minik8s.controllers import autoscale, lone_pod
 from minik8s.controllers.autoscale import MILLI, Behavior, Memory, Proposal, Sample, Target, Unmeasured, Verdict
+from minik8s.controllers.pod_facts import is_active
 from minik8s.controllers.status import difference, only_status_changed, with_condition
 
 METRICS = "/apis/metrics.k8s.io/v1beta1"
@@ -108,6 +111,8 @@ class HorizontalPodAutoscalerController(Controller):
         now = self._clock()
         told = _Told(scaler, now)
         try:
+            if scaler.spec.scaleTargetRef.kind == "Pod":
+                scaler = await self._multiplied(scaler)
             path = self._scale_path(scaler)
             scale = await self._scale(path)
             told.current = told.desired = scale.spec.replicas
@@ -180,6 +185,26 @@ class HorizontalPodAutoscalerController(Controller):
         return _Wish(best, by, told.metrics)
 
     # -- reading and writing
+
+    async def _multiplied(self, scaler: HorizontalPodAutoscaler) -> HorizontalPodAutoscaler:
+        """The autoscaler of a pod by itself, pointed at a ReplicaSet that adopts the pod and others with its labels."""
+        meta, name = scaler.metadata, scaler.spec.scaleTargetRef.name
+        try:
+            pod = await self.client.raw(Pod, name, meta.namespace)
+            labels = lone_pod.selecting_labels(pod)
+            if pod["metadata"].get("labels") != labels:
+                await self.client.patch(Pod, name, meta.namespace, {"metadata": {"labels": labels}})
+            alike = [each for each in self._pods.list(meta.namespace) if _is_alone(each, labels)]
+            with suppress(AlreadyExists):  # we have been here before, or somebody else has made what is needed
+                await self.client.create(ReplicaSet, lone_pod.replica_set_for(pod, max(len(alike), 1)))
+            target = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name}
+            patch = {"metadata": {"uid": meta.uid}, "spec": {"scaleTargetRef": target}}
+            written = await self.client.patch(HorizontalPodAutoscaler, meta.name, meta.namespace, patch)
+        except StatusError as error:
+            raise _Failed("AbleToScale", "FailedGetScale", str(error)) from None
+        self._recorder.event(scaler, "Normal", "PodAdopted", f"Pod {name} is scaled by a ReplicaSet of its name")
+        await self._scalers.caught_up(written.metadata.resourceVersion)
+        return written
 
     def _scale_path(self, scaler: HorizontalPodAutoscaler) -> str:
         reference = scaler.spec.scaleTargetRef
@@ -279,6 +304,10 @@ class _Told:
             currentMetrics=self.metrics,
             conditions=self._conditions,
         )
+
+
+def _is_alone(pod: Pod, labels: Mapping[str, str]) -> bool:
+    return pod.controller is None and is_active(pod) and labels.items() <= pod.metadata.labels.items()
 
 
 # -- between the API's words and the arithmetic's

@@ -195,3 +195,25 @@ async def test_a_period_that_cannot_be_read_is_refused(world: World) -> None:
         await world.cluster.client.create(
             HorizontalPodAutoscaler, {"metadata": meta, "spec": {"maxReplicas": 2, "scaleTargetRef": reference}}
         )
+
+
+@pytest.mark.parametrize("labels", [{"app": "web"}, {}])
+async def test_a_pod_by_itself_becomes_one_of_many(world: World, labels: dict[str, str]) -> None:
+    container = {"name": "c", "image": "img:1", "resources": {"requests": {"cpu": "100m"}}}
+    meta = {"name": "lone", "namespace": "default", "labels": labels}
+    made = await world.cluster.client.create(Pod, {"metadata": meta, "spec": {"containers": [container]}})
+    await world.cluster.until(lambda: (world.cluster.get(Pod, "lone") or made).status.phase == "Running")
+    world.clock.advance(400)
+    world.measured.millis = 100
+    await world.autoscaler(scaleTargetRef={"apiVersion": "v1", "kind": "Pod", "name": "lone"})
+    await world.cluster.until(lambda: len(world.cluster.all(Pod)) >= 2)
+    pods = world.cluster.all(Pod)
+    assert made.metadata.uid in {pod.metadata.uid for pod in pods}  # it runs on
+    assert {pod.controller.name for pod in pods} == {"lone"}
+    assert world.hpa.spec.scaleTargetRef.kind == "ReplicaSet"
+    assert await world.cluster.events("PodAdopted")
+
+
+async def test_a_pod_that_is_not_there_is_told(world: World) -> None:
+    await world.autoscaler(scaleTargetRef={"apiVersion": "v1", "kind": "Pod", "name": "lone"})
+    assert "not found" in await world.told("AbleToScale", "FailedGetScale")
