@@ -6,9 +6,11 @@ Both only ask for a look; what is true is read when looking. So an event and a l
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 from minik8s.aio import periodic
+from minik8s.kubelet.metrics import RELIST
 from minik8s.log import get_logger
 from minik8s.runtime.base import ContainerInfo, Runtime, RuntimeFailure
 
@@ -69,11 +71,13 @@ class Pleg:
             await self.relist()
 
     async def relist(self) -> None:
+        started = time.perf_counter()
         try:
             fresh = snapshot(await self._runtime.containers())
         except RuntimeFailure as error:
             log.debug("list failed", error=str(error))
             return
+        RELIST.observe(time.perf_counter() - started)
         for uid in changed(self._known, fresh):
             self._look(uid)
         self._known = fresh

@@ -7,6 +7,7 @@ that it cancels when the plan changes; each ends by asking for another look, so 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from minik8s.api.errors import Conflict, NotFound, StatusError
 from minik8s.api.kinds.pod import Container, Pod
 from minik8s.client.base import STRATEGIC_MERGE_PATCH
+from minik8s.kubelet import metrics
 from minik8s.kubelet.actions import EXPECTED, Actions
 from minik8s.kubelet.kit import Kit
 from minik8s.kubelet.plan import Action, CreateSandbox, Finish, Plan, StartContainer, StopContainer, outcome, plan_pod
@@ -37,6 +39,7 @@ class PodWorker:
         self.finished = False  # nothing of it is left here, and the API knows
         self._wake = wake
         self._fresh = fresh
+        self._starting_since = time.perf_counter() if fresh else 0.0  # 0 = it runs, or its start was not seen
         self._told: Json | None = None  # the status that the API has from us
         self._flight: dict[str, asyncio.Task[None]] = {}
         self._deadlines: dict[str, float] = {}
@@ -131,9 +134,12 @@ class PodWorker:
     async def _perform(self, action: Action) -> None:
         """Do it; what may go wrong becomes a failure that is tried again later and shown in the status."""
         name = action.name if isinstance(action, StartContainer) else ""
+        started = time.perf_counter()
         try:
             await self.actions.perform(action)
+            metrics.OPERATIONS.labels(type(action).__name__).observe(time.perf_counter() - started)
         except EXPECTED as error:
+            metrics.ERRORS.labels(type(action).__name__).inc()
             if isinstance(action, CreateSandbox | StartContainer):
                 self.actions.failed(name, error)
             else:
@@ -214,6 +220,9 @@ class PodWorker:
         if not patch or self._is_early(status):
             return None
         self._end_patience()
+        if self._starting_since and status["phase"] == "Running":
+            metrics.POD_START.observe(time.perf_counter() - self._starting_since)
+            self._starting_since = 0.0
         self.actions.tell_crash_loops(before, status)
         document = {"metadata": {"uid": self.uid}, "status": patch}
         meta = pod.metadata

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from minik8s import log as logging
 from minik8s.aio import supervise
 from minik8s.config import Config, save
+from minik8s.metrics import Histogram
 from minik8s.net.base import NetworkError
 from minik8s.roles.address import follow_address
 from minik8s.roles.identity import IdentityError, NodeIdentity, local_node_identity, master_identity
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 RunNode = Callable[[Config, "NodeIdentity | None", "Master | None"], Awaitable[None]]
 # Objects that may be made before the youngest are looked through for cycles; Python's 700 is for small programs.
 COLLECT_AFTER = 20_000
+LAG_PERIOD = 1.0  # seconds between looks at how late the event loop is
+_LAG = Histogram("minik8s_event_loop_lag_seconds", "How late the event loop is: what all parts of a process wait for.")
 log = logging.get_logger("agent")
 # What can be wrong with a machine or its settings: told in one line, without a traceback.
 UNDERSTOOD = (StoreError, RuntimeFailure, NetworkError, AlreadyRunning, CannotListen, IdentityError)
@@ -76,7 +79,7 @@ async def _until_signalled(config: Config) -> None:
 async def agent(config: Config) -> None:
     """Host what the role says; eternal."""
     async with AsyncExitStack() as stack:
-        activities: list[Activity] = []
+        activities: list[Activity] = [("loop lag", _measure_lag())]
         master = None
         identity: NodeIdentity | None = None
         if config.hosts_master:
@@ -93,6 +96,14 @@ async def agent(config: Config) -> None:
             activities.append(("node", _node(config, identity, master)))
         _settle()
         await supervise(activities)
+
+
+async def _measure_lag() -> None:
+    now = asyncio.get_running_loop().time
+    while True:
+        due = now() + LAG_PERIOD
+        await asyncio.sleep(LAG_PERIOD)
+        _LAG.observe(max(now() - due, 0.0))
 
 
 async def _node(config: Config, identity: NodeIdentity | None, master: Master | None) -> None:
