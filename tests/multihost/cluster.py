@@ -134,6 +134,8 @@ def on(node: str, name: str, *command: str, **spec: Any) -> Json:
 
 def one_on_each(space: Space, cluster: Cluster, *command: str, stem: str = "p", **spec: Any) -> dict[str, str]:
     """A ready pod `STEM-HOST` on each host; their addresses by host."""
-    space.apply(*(on(host, f"{stem}-{host}", *command, **spec) for host in cluster.hosts))
-    space.wait("condition=Ready", *(f"pod/{stem}-{host}" for host in cluster.hosts))
-    return {host: space.path(f"pod/{stem}-{host}", ".status.podIP") for host in cluster.hosts}
+    names = {host: f"{stem}-{host}" for host in cluster.hosts}
+    space.apply(*(on(host, name, *command, **spec) for host, name in names.items()))
+    space.wait("condition=Ready", *(f"pod/{name}" for name in names.values()), seconds=40)
+    ips = {p["metadata"]["name"]: p["status"].get("podIP", "") for p in space.get("pods")}
+    return {host: ips[name] for host, name in names.items()}
