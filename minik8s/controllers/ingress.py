@@ -2,7 +2,7 @@
 
 One key, `ALL`: each look compiles the whole (`ingress_routes`, `ingress_nginx`), tries it if it is new, publishes it if
 nginx takes it, and tells everybody what became of theirs. Nothing is remembered that the API does not hold: a trial's
-verdict is the end of its pod. docs/adr/0005 says why.
+verdict is the end of its pod. docs/adr/0004 says why.
 """
 
 from __future__ import annotations
