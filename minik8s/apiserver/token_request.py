@@ -37,6 +37,7 @@ class TokenRequests:
     async def create(self, call: Call) -> ApiResponse:
         info = call.info
         request = body.from_request(call.request)
+        request.setdefault("spec", {})  # whoever wants nothing special says nothing
         body.check_types(request, DEFINITION, "TokenRequest")
         spec = request.get("spec") or {}
         record = self._registry.get(call.served.resource, info.namespace, info.name)
