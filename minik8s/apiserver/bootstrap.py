@@ -37,6 +37,7 @@ _WORKLOADS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("autoscaling", ("horizontalpodautoscalers",)),
     ("batch", ("cronjobs", "jobs")),
     ("discovery.k8s.io", ("endpointslices",)),
+    ("hpc.minik8s.io", ("gpujobs", "gpujobs/results", "gpujobs/source", "hpcclusters")),
     ("net.minik8s.io", ("dnses",)),
     ("networking.k8s.io", ("ingresses", "networkpolicies")),
     ("policy", ("poddisruptionbudgets",)),

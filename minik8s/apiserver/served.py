@@ -30,6 +30,8 @@ SUBRESOURCES: dict[str, Subresource] = {
     "finalize": Subresource(("update",)),
     "binding": Subresource(("create",), "Binding"),
     "eviction": Subresource(("create",), "Eviction", "policy", "v1"),
+    "source": Subresource(("get", "update")),
+    "results": Subresource(("get",)),
     "token": Subresource(("create",), "TokenRequest", "authentication.k8s.io", "v1"),
     "log": Subresource(("get",), streamed=True),
     "exec": Subresource(("create", "get"), "PodExecOptions", streamed=True),
