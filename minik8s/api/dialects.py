@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from minik8s.api.autoscaling import DEFAULT_SYNC_PERIOD, looked_at_every
+from minik8s.api.dialects_workflow import workflow
 from minik8s.api.errors import BadRequest, Cause, Invalid, forbidden, invalid, required
 from minik8s.api.quantity import parse_quantity
 from minik8s.api.resource import Json
@@ -398,4 +399,5 @@ _DIALECTS: dict[str, Callable[[Json], list[Json]]] = {
     "DNS": _dns,
     "Dns": _dns,
     "Ingress": _ingress,
+    "Workflow": workflow,
 }

@@ -38,6 +38,7 @@ _WORKLOADS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("batch", ("cronjobs", "jobs")),
     ("discovery.k8s.io", ("endpointslices",)),
     ("hpc.minik8s.io", ("gpujobs", "gpujobs/results", "gpujobs/source", "hpcclusters")),
+    ("faas.minik8s.io", ("workflows", "workflowruns", "workflowruns/graph", "workflowruns/history")),
     ("net.minik8s.io", ("dnses",)),
     ("networking.k8s.io", ("ingresses", "networkpolicies")),
     ("policy", ("poddisruptionbudgets",)),
@@ -67,7 +68,10 @@ def _edit_alone() -> list[Json]:
     secrets = _rule((*READ, *WRITE), "", "secrets")
     more = (_rule(("create",), "", "pods/eviction"), _rule(("create",), "", "serviceaccounts/token"))
     impersonate = _rule(("impersonate",), "", "serviceaccounts")
-    return [*rules, streams, secrets, *more, impersonate]
+    # Who lists tasks sees their tokens, and may answer for whoever was to do them: this is not for viewers.
+    runs = _rule(("create", "list", "update"), "faas.minik8s.io", "workflowruns/stop", "workflowruns/redrive",
+                 "workflowtasks")  # fmt: skip
+    return [*rules, streams, secrets, *more, impersonate, runs]
 
 
 def _admin_alone() -> list[Json]:

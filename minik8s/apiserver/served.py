@@ -33,6 +33,10 @@ SUBRESOURCES: dict[str, Subresource] = {
     "source": Subresource(("get", "update")),
     "results": Subresource(("get",)),
     "token": Subresource(("create",), "TokenRequest", "authentication.k8s.io", "v1"),
+    "history": Subresource(("get",), "WorkflowRunHistory", "faas.minik8s.io", "v1"),
+    "graph": Subresource(("get",), "WorkflowRunGraph", "faas.minik8s.io", "v1"),
+    "stop": Subresource(("create",), "WorkflowRunStop", "faas.minik8s.io", "v1"),
+    "redrive": Subresource(("create",), "WorkflowRunRedrive", "faas.minik8s.io", "v1"),
     "log": Subresource(("get",), streamed=True),
     "exec": Subresource(("create", "get"), "PodExecOptions", streamed=True),
     "attach": Subresource(("create", "get"), "PodAttachOptions", streamed=True),
@@ -70,7 +74,11 @@ METRICS = "metrics.k8s.io"
 NODE_METRICS = Virtual("NodeMetrics", "nodes", METRICS, "v1beta1", verbs=("get", "list"))
 POD_METRICS = Virtual("PodMetrics", "pods", METRICS, "v1beta1", namespaced=True, verbs=("get", "list"))
 
+WORKFLOW_TASK = Virtual(
+    "WorkflowTask", "workflowtasks", "faas.minik8s.io", namespaced=True, verbs=("create", "list", "update")
+)
+
 VIRTUALS = (
     SELF_SUBJECT_ACCESS, SUBJECT_ACCESS, LOCAL_SUBJECT_ACCESS, SELF_SUBJECT_RULES, SELF_SUBJECT, SELF_SUBJECT_BETA,
-    TOKEN, BINDING, NODE_METRICS, POD_METRICS,
+    TOKEN, BINDING, NODE_METRICS, POD_METRICS, WORKFLOW_TASK,
 )  # fmt: skip

@@ -29,6 +29,8 @@ from minik8s.api.kinds import (
     secret,
     service,
     serviceaccount,
+    workflow,
+    workflowrun,
 )
 from minik8s.api.resource import Resource
 
@@ -62,4 +64,6 @@ RESOURCES: tuple[Resource, ...] = (
     rbac.CLUSTER_ROLE,
     rbac.ROLE_BINDING,
     rbac.CLUSTER_ROLE_BINDING,
+    workflow.RESOURCE,
+    workflowrun.RESOURCE,
 )

@@ -59,16 +59,20 @@ _TOP = ("Comment", "StartAt", "States", "Version", "TimeoutSeconds", "QueryLangu
 _INNER = ("Comment", "StartAt", "States", "ProcessorConfig", "QueryLanguage")
 
 
-def problems(definition: Any) -> list[Problem]:
-    """All faults, in the order of the document; none if it can be run."""
-    return list(_Checker().machine(definition, "", _TOP))
+def problems(definition: Any, *, resource: Callable[[str], str] = lambda text: "") -> list[Problem]:
+    """All faults, in the order of the document; none if it can be run.
+
+    `resource` says what is wrong with a Task's Resource, "" if nothing is.
+    """
+    return list(_Checker(resource).machine(definition, "", _TOP))
 
 
 class _Checker:
     """Walks a definition once. Names of states are gathered, since they must differ in the whole document."""
 
-    def __init__(self) -> None:
+    def __init__(self, resource: Callable[[str], str]) -> None:
         self._seen: dict[str, str] = {}
+        self._resource = resource
 
     # -- a machine and its states
 
@@ -120,7 +124,7 @@ class _Checker:
     def _own(self, kind: str, state: Json, states: Json, at: str) -> Iterator[Problem]:
         """What only one type of state has."""
         if kind == "Task":
-            yield from _task(state, at)
+            yield from _task(state, at, self._resource)
         elif kind == "Choice":
             yield from _choices(state, states, at)
         elif kind == "Wait":
@@ -291,9 +295,12 @@ def _at_most_one(state: Json, fields: tuple[str, ...], at: str) -> Iterator[Prob
 # -- Task, Wait, Fail
 
 
-def _task(state: Json, at: str) -> Iterator[Problem]:
-    if not isinstance(state.get("Resource"), str) or not state["Resource"]:
+def _task(state: Json, at: str, check: Callable[[str], str]) -> Iterator[Problem]:
+    resource = state.get("Resource")
+    if not isinstance(resource, str) or not resource:
         yield Problem(f"{at}/Resource", "must say what does the task, such as the name of a function")
+    elif reason := check(resource):
+        yield Problem(f"{at}/Resource", reason)
     for field in ("TimeoutSeconds", "HeartbeatSeconds"):
         yield from _number(state, field, at, least=1, most=SECONDS_LIMIT)
         yield from _at_most_one(state, (field, f"{field}Path"), at)
