@@ -9,6 +9,7 @@ from typing import Any
 from minik8s.api.errors import StatusError
 from minik8s.api.kinds.columns import selector_text
 from minik8s.api.quantity import cpu_millis, to_bytes
+from minik8s.cli.describe_autoscaler import autoscaler
 from minik8s.cli.describe_pod import pod, template
 from minik8s.cli.describe_routing import dns, ingress, service
 from minik8s.cli.describe_text import NONE, Lines, age, controlled_by, head, mapping, when
@@ -252,6 +253,7 @@ SECTIONS: dict[tuple[str, str], Section] = {
     ("apps", "ReplicaSet"): replica_set,
     ("apps", "DaemonSet"): daemon_set,
     ("batch", "Job"): job,
+    ("autoscaling", "HorizontalPodAutoscaler"): autoscaler,
     ("networking.k8s.io", "Ingress"): ingress,
     ("net.minik8s.io", "DNS"): dns,
     ("", "DNS"): dns,  # as old manifests call it
