@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlencode
@@ -43,6 +43,7 @@ class HttpTransport:
         self._context = context
         self._token = token
         self._session: aiohttp.ClientSession | None = None
+        self._answers: set[aiohttp.ClientResponse] = set()  # that are being read
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
     async def __aenter__(self) -> Self:
@@ -61,6 +62,8 @@ class HttpTransport:
     async def reconnect(self) -> None:
         """Drop all connections, watches too: the way to the server has changed. What is under way fails."""
         old, self._session = self._session, self._new_session()
+        for answer in self._answers:  # closing a session does not wake those who read
+            answer.content.set_exception(aiohttp.ClientConnectionError("the way to the server has changed"))
         if old is not None:
             await old.close()
 
@@ -87,7 +90,8 @@ class HttpTransport:
                 self._turns,
                 self._open().request(method, self._url(path, query), data=body or None, headers=headers) as answer,
             ):
-                data = await answer.read()
+                with self._reading(answer):
+                    data = await answer.read()
                 if answer.status >= 400:
                     raise _error(data, answer.status)
                 return data
@@ -103,7 +107,16 @@ class HttpTransport:
             ) as answer:
                 if answer.status >= 400:
                     raise _error(await answer.read(), answer.status)
-                yield _lines(answer.content, self._server)
+                with self._reading(answer):
+                    yield _lines(answer.content, self._server)
+
+    @contextmanager
+    def _reading(self, answer: aiohttp.ClientResponse) -> Iterator[None]:
+        self._answers.add(answer)
+        try:
+            yield
+        finally:
+            self._answers.discard(answer)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
