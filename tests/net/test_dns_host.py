@@ -125,7 +125,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NamedHost]:
     with LabHost(tmp_path_factory.mktemp("names")) as lab:
         lab.start_engine()
         lab.make_images("busybox", "python")
-        host = NamedHost(lab, lab.agent("--host-dns"))
+        # Ingresses' addresses are the test's own here.
+        host = NamedHost(lab, lab.agent("--host-dns", "--ingress", "off"))
         host.prepare()
         host.agent.start()
         try:
