@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from minik8s.api.scheme import SCHEME, Scheme
@@ -50,13 +50,15 @@ def build_handler(
     rng: random.Random | None = None,
     tolerated_seconds: int = TOLERATED_SECONDS,
     usage: ResourceMetrics | None = None,
+    more_answers: Mapping[tuple[str, str], Answer] | None = None,
 ) -> Handler:
     """The API server over an entered cache.
 
     `allocator` gives Services their addresses (unless given: out of `service_cidr`), and is run by who gives it.
     `steps` come after the standard ones; `rules` knows users' rights, for `auth can-i --list` and so that nobody gives
     away more than they have; `tokens` issues ServiceAccount tokens; `budget` says which pods may not be evicted;
-    `tolerated_seconds` is how long pods stay on a node that is not ready; `usage` answers metrics.k8s.io.
+    `tolerated_seconds` is how long pods stay on a node that is not ready; `usage` answers metrics.k8s.io;
+    `more_answers` are those of subresources, by (subresource, verb), that parts above the API server give.
     """
     allocator = allocator or ServiceAllocator(cache, service_cidr, rng=rng)
     guards = [Escalation(cache, rules)] if rules is not None else []
@@ -65,6 +67,7 @@ def build_handler(
     watches = Watches(cache, views := Views(clock))
     verbs = Verbs(registry, views, watches)
     answers: dict[tuple[str, str], Answer] = dict(subresources.answers(verbs, budget=budget))
+    answers |= more_answers or {}
     if tokens is not None:
         answers["token", "create"] = TokenRequests(registry, tokens).create
     acts = subresources.Acts(registry, budget)

@@ -1,0 +1,27 @@
+"""Jobs on supercomputers: GpuJobs sent to Slurm over SSH. `build` puts the controllers together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minik8s.client.base import Client
+    from minik8s.client.controller import Controller
+    from minik8s.client.informer import Informers
+    from minik8s.client.recorder import Recorder
+    from minik8s.hpc.endpoints import JobFiles
+
+
+def build(
+    client: Client, informers: Informers, recorder_factory: Callable[[str], Recorder], files: JobFiles
+) -> list[Controller]:
+    """The controllers of HpcClusters and GpuJobs, which share connections."""
+    from minik8s.hpc.clusters import HpcClusterController
+    from minik8s.hpc.gpujob import GpuJobController
+
+    clusters = HpcClusterController(client, informers, recorder_factory("hpccluster-controller"), files.results)
+    recorder = recorder_factory("gpujob-controller")
+    jobs = GpuJobController(client, informers, recorder, clusters, files.packed, files.results, files.blobs)
+    files.source_arrived = jobs.source_arrived
+    return [clusters, jobs]

@@ -34,6 +34,8 @@ from minik8s.config import Config
 from minik8s.controllers import build as build_controllers
 from minik8s.controllers.certificates import CertificateController
 from minik8s.controllers.settings import Settings
+from minik8s.hpc import build as build_hpc
+from minik8s.hpc.endpoints import JobFiles
 from minik8s.log import get_logger
 from minik8s.pki import names_of
 from minik8s.roles.identity import MasterIdentity, master_identity
@@ -81,6 +83,7 @@ class Master:
         self.informers = Informers(Client(late))
         self.credentials = Credentials(identity.certificates, lambda: asyncio.to_thread(master_identity, config))
         self.kubelets = Kubelets(self.credentials.client(identity.kubelets, identity.ca_file))
+        self._job_files = JobFiles(config.path("hpc"), self.informers.client)
         tokens = ServiceAccountTokens(identity.service_account_key, self.informers)
         authorizer = RBACAuthorizer(self.informers)
         self.handler: Handler = build_handler(
@@ -93,6 +96,7 @@ class Master:
             openapi=OpenAPI(SCHEME.resources),
             tolerated_seconds=round(config.default_toleration),
             usage=ResourceMetrics(self.informers, self.kubelets.summary),
+            more_answers=self._job_files.answers(),
         )
         late.target = LoopbackTransport(self.handler, _component("system:kube-controller-manager"))
         self.handler.health.add_ready("informers", lambda: "" if self.informers.has_synced else "copies are being made")
@@ -140,6 +144,7 @@ class Master:
             ingress_ports=(self._config.ingress_http_port, self._config.ingress_https_port),
         )
         controllers = build_controllers(self.informers.client, self.informers, recorder, settings=settings)
+        controllers += build_hpc(self.informers.client, self.informers, recorder, self._job_files)
         # What pods call the API server; its address may well be a node's too, on the same machine.
         names = names_of(self.identity.serving[0].read_bytes())
         own = {name for name in names if name.startswith("kubernetes")} | {self._config.kubernetes_ip}

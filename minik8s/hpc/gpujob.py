@@ -1,0 +1,397 @@
+"""GpuJobs: sources up, one submission, results down. Each step is idempotent and what it means to do is stored before.
+
+Pending → Uploading → Submitted → Queued → Running → Downloading → Succeeded | Failed | Cancelled | Lost. A controller that
+is killed anywhere begins the step again, and the cluster's own marks make that harmless (`remote_text.submit`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from minik8s.api.errors import NotFound
+from minik8s.api.kinds.configmap import ConfigMap
+from minik8s.api.kinds.gpujob import (
+    CANCELLED,
+    DOWNLOADING,
+    FAILED,
+    FINALIZER,
+    LOST,
+    PENDING,
+    QUEUED,
+    RUNNING,
+    SUBMITTED,
+    SUCCEEDED,
+    TERMINAL,
+    UPLOADING,
+    GpuJob,
+    GpuJobStatus,
+)  # fmt: skip
+from minik8s.api.kinds.hpccluster import HpcCluster
+from minik8s.api.meta import Json
+from minik8s.client.base import Client
+from minik8s.client.controller import Controller
+from minik8s.client.informer import Informers
+from minik8s.client.recorder import Recorder
+from minik8s.clock import Clock, parse_time, rfc3339, system_clock
+from minik8s.controllers.status import difference
+from minik8s.hpc import progress, remote_text, results, sources
+from minik8s.hpc.batch_script import batch_script, options
+from minik8s.hpc.clusters import HpcClusterController
+from minik8s.hpc.reports import hopeless
+from minik8s.hpc.site import Site, Tracked
+from minik8s.hpc.ssh import RemoteFileError, Unreachable
+
+RETRY = 5.0  # seconds until a cluster that is out of reach, or full, is tried again
+ABANDON = 60.0  # seconds for which the deletion of a job waits for its cluster
+CANCEL_AGAIN = 20.0  # seconds until a job that does not end is cancelled once more
+
+
+class GpuJobController(Controller):
+    name = "gpujob-controller"
+    workers = 16  # uploads and slow login nodes hold one each
+
+    def __init__(
+        self, client: Client, informers: Informers, recorder: Recorder, clusters: HpcClusterController,
+        files: Path, kept: results.Results, blobs: sources.Blobs, clock: Clock = system_clock,
+    ) -> None:  # fmt: skip
+        super().__init__(client, informers)
+        self._jobs = informers.of(GpuJob)
+        self._clusters = informers.of(HpcCluster)
+        self._recorder = recorder
+        self._sites = clusters
+        self._packed = files
+        self._results = kept
+        self._blobs = blobs
+        self._clock = clock
+        self._cancelled: dict[str, float] = {}  # uid -> when it was cancelled last
+        self._jobs.add_index("uid", lambda job: (job.metadata.uid,))
+        self._jobs.on_change(self._changed)
+        clusters.on_job = self._told
+        clusters.on_cluster = self._cluster_changed
+
+    def _changed(self, old: GpuJob | None, new: GpuJob | None) -> None:
+        job = new or old
+        if job is None:
+            return
+        self.queue.add(job.key)
+        if new is None or (old is not None and old.status.phase != new.status.phase and new.status.phase in TERMINAL):
+            for other in self._jobs.list(job.metadata.namespace):
+                if any(each.name == job.metadata.name for each in other.spec.dependsOn):
+                    self.queue.add(other.key)
+
+    def _told(self, uid: str) -> None:
+        for job in self._jobs.by_index("uid", uid):
+            self.queue.add(job.key)
+
+    def _cluster_changed(self, namespace: str, name: str) -> None:
+        for job in self._jobs.list(namespace):
+            if job.status.phase not in TERMINAL and job.status.clusterName in ("", name):
+                self.queue.add(job.key)
+
+    def source_arrived(self, namespace: str, name: str) -> None:
+        self.queue.add(f"{namespace}/{name}")
+
+    async def run(self) -> None:
+        await self.informers.synced()
+        self._sweep()
+        await super().run()
+
+    def _sweep(self) -> None:
+        """Remove archives and results of jobs that went while nobody looked."""
+        jobs = self._jobs.list()
+        named = [(j.metadata.namespace, j.spec.source.archive.sha256) for j in jobs if j.spec.source.archive]
+        self._blobs.keep_only(set(named))
+
+    # -- one job
+
+    async def reconcile(self, key: str) -> float | None:
+        job = self._jobs.by_key(key)
+        if job is None:
+            return None
+        if job.deleting:
+            return await self._delete(job)
+        if job.status.phase in TERMINAL:
+            return await self._expire(job)
+        try:
+            return await self._step(job)
+        except Unreachable as error:
+            await self._say(job, "ClusterUnreachable", str(error))
+            return RETRY
+        except RemoteFileError as error:
+            await self._say(job, "RemoteFileError", f"the cluster cannot take the job's files: {error}")
+            return RETRY
+        except OSError as error:
+            await self._say(job, "LocalFileError", f"this machine cannot keep the job's files: {error}")
+            return RETRY
+
+    async def _step(self, job: GpuJob) -> float | None:
+        phase = job.status.phase or PENDING
+        if job.spec.cancel and phase in (PENDING, UPLOADING):
+            await self._finish(job, CANCELLED, "CancelledByUser", "cancelled before it was submitted")
+            return None
+        if phase == PENDING:
+            return await self._begin(job)
+        site = self._site(job)
+        if phase == UPLOADING:
+            await self._upload(job, site)
+        elif phase == SUBMITTED:
+            return await self._submit(job, site)
+        elif phase in (QUEUED, RUNNING):
+            return await self._follow(job, site)
+        elif phase == DOWNLOADING:
+            await self._download(job, site)
+        return None
+
+    def _cluster(self, job: GpuJob) -> HpcCluster | None:
+        name = job.status.clusterName or job.spec.clusterName
+        space = job.metadata.namespace
+        if name:
+            return self._clusters.get(space, name)
+        found = self._clusters.list(space)
+        return found[0] if len(found) == 1 else self._clusters.get(space, "default")
+
+    def _site(self, job: GpuJob) -> Site:
+        cluster = self._cluster(job)
+        if cluster is None:
+            name = job.status.clusterName or job.spec.clusterName
+            what = f'the HpcCluster "{name}" is not there' if name else (
+                "there is no HpcCluster in this namespace, or several: name one in spec.clusterName")  # fmt: skip
+            raise Unreachable("ClusterMissing", what)
+        return self._sites.site(cluster, job.spec.secretRef.name if job.spec.secretRef else "")
+
+    async def _begin(self, job: GpuJob) -> float | None:
+        wait = progress.dependencies(job.spec, lambda name: self._jobs.get(job.metadata.namespace, name))
+        if wait is not None and wait.for_good:
+            await self._finish(job, FAILED, wait.reason, wait.message)
+            return None
+        archive = job.spec.source.archive
+        if wait is None and archive and self._blobs.received(job.metadata.namespace, archive) < archive.size:
+            wait = progress.Wait("SourceMissing", "waits for its archive to be uploaded (minik8s apply -j FILE)")
+        if wait is not None:
+            await self._say(job, wait.reason, wait.message)
+            return None
+        site = self._site(job)
+        site.connection  # noqa: B018 - raises while there is none: the home folder is not known yet
+        cluster = self._cluster(job)
+        assert cluster is not None
+        folder = progress.remote_folder(job, site.home, cluster.spec.workRoot)
+        status = replace(
+            job.status, phase=UPLOADING, reason="", message="", clusterName=cluster.metadata.name, remotePath=folder,
+            submissionId=progress.submission_id(job, 0), observedGeneration=job.metadata.generation,
+        )  # fmt: skip
+        await self._write(job, status)
+        return None
+
+    async def _upload(self, job: GpuJob, site: Site) -> None:
+        packed = self._packed / f"{job.metadata.uid}.tar"
+        try:
+            sha256 = await self._pack(job, packed)
+        except sources.BadSource as error:
+            await self._finish(job, FAILED, "InvalidSource", str(error))
+            return
+        await site.put_sources(job.status.remotePath, packed, sha256)
+        packed.unlink(missing_ok=True)
+        await self._write(job, replace(job.status, phase=SUBMITTED, reason="", message=""))
+
+    async def _pack(self, job: GpuJob, target: Path) -> str:
+        source, space = job.spec.source, job.metadata.namespace
+        if source.archive is not None:
+            return await asyncio.to_thread(sources.pack_archive, self._blobs.path(space, source.archive), target)
+        files = {sources.clean_name(name): text.encode() for name, text in source.inline.items()}
+        if source.configMap is not None:
+            try:
+                found = await self.client.get(ConfigMap, source.configMap.name, space)
+            except NotFound:
+                raise sources.BadSource(f'the ConfigMap "{source.configMap.name}" is not there') from None
+            files = {name: text.encode() for name, text in found.data.items()}
+            files |= {name: base64.b64decode(data) for name, data in found.binaryData.items()}
+        return await asyncio.to_thread(sources.pack_files, files, target)
+
+    async def _submit(self, job: GpuJob, site: Site) -> float | None:
+        status, spec = job.status, job.spec
+        if spec.cancel:
+            return await self._cancel(job, site)
+        text = "" if spec.script else batch_script(
+            spec, f"{status.remotePath}/{remote_text.CONTROL}", status.submissionId)  # fmt: skip
+        unit = remote_text.submit(
+            status.remotePath, status.submissionId, options(spec), spec.workDir, progress.script_path(job), text
+        )
+        answer = await site.submit(unit)
+        if answer.refused:
+            await self._finish(job, FAILED, "SubmitRejected", answer.message)
+            return None
+        if not answer.job_id:
+            await self._say(job, "SubmitDelayed", answer.message)
+            return RETRY
+        now = rfc3339(self._clock())
+        await self._write(
+            job, replace(status, phase=QUEUED, reason="", message="", jobId=answer.job_id, submitTime=now)
+        )
+        self._recorder.event(job, "Normal", "Submitted", f"Submitted to {status.clusterName} as job {answer.job_id}")
+        return None
+
+    async def _follow(self, job: GpuJob, site: Site) -> float | None:
+        status = job.status
+        site.track(
+            Tracked(
+                job.metadata.uid, status.remotePath, status.submissionId, status.jobId,
+                progress.expected_tasks(job.spec), progress.outputs(job.spec),
+            )
+        )  # fmt: skip
+        tracked = site.jobs[job.metadata.uid]
+        seen = tracked.observation
+        if seen is None and not tracked.lost:
+            return await self._cancel(job, site) if job.spec.cancel else None
+        assert seen is not None
+        new = progress.advanced(job, seen, self._clock(), lost=tracked.lost)
+        if new.phase in (DOWNLOADING, SUBMITTED):
+            site.forget(job.metadata.uid)
+        if new.phase == RUNNING and status.phase != RUNNING:
+            self._recorder.event(job, "Normal", "Started", f"Job {status.jobId} runs on {new.nodes or 'the cluster'}")
+        if new.phase == SUBMITTED:
+            self._recorder.event(job, "Warning", "Retrying", new.message)
+        if new.phase == QUEUED and hopeless(seen):
+            await site.connection.run(remote_text.cancel(status.remotePath, status.submissionId, status.jobId))
+            site.forget(job.metadata.uid)
+            await self._finish(job, FAILED, seen.reason, "the job waits for a dependency that will never be satisfied")
+            return None
+        await self._write(job, new)
+        return await self._cancel(job, site) if job.spec.cancel and new.phase in (QUEUED, RUNNING) else None
+
+    async def _cancel(self, job: GpuJob, site: Site) -> float | None:
+        """Say it, and wait until the cluster says so too; what was never submitted is at its end."""
+        status, uid, now = job.status, job.metadata.uid, self._clock()
+        if now - self._cancelled.get(uid, 0.0) >= CANCEL_AGAIN:
+            unit = remote_text.cancel(status.remotePath, status.submissionId, status.jobId)
+            await site.connection.run(unit)
+            self._cancelled[uid] = now
+        if not status.jobId:
+            await self._finish(job, CANCELLED, "CancelledByUser", "cancelled before the cluster had taken it")
+            return None
+        site.wake()
+        return CANCEL_AGAIN
+
+    async def _download(self, job: GpuJob, site: Site) -> None:
+        status, uid = job.status, job.metadata.uid
+        answer = await site.connection.run(remote_text.listing(status.remotePath, results.MAX_FILES * 4))
+        chosen = results.choose(job.spec, results.parse_listing(answer.text))[: results.MAX_FILES]
+        missing: list[str] = []
+        total = 0
+        for each in chosen:
+            total += each.size
+            if total > results.MAX_BYTES:
+                missing.append(f"{each.path}: larger than the limit of {results.MAX_BYTES} bytes for all results")
+                break
+            try:
+                await self._fetch(site, f"{status.remotePath}/work/{each.path}", uid, each)
+            except (RemoteFileError, sources.BadSource) as error:
+                missing.append(f"{each.path}: {error}")
+        here = self._results.index(uid)
+        message = status.message
+        if missing:
+            message = f"{message}; {len(missing)} results could not be fetched ({missing[0]})".lstrip("; ")
+        status = replace(status, message=message, files=len(here), bytes=sum(each.size for each in here))
+        if not progress.keeps_folder(job, status.outcome):
+            await site.connection.run(remote_text.clean(status.remotePath))
+        await self._finish(replace(job, status=status), status.outcome or LOST, status.reason, message)
+
+    async def _fetch(self, site: Site, remote: str, uid: str, each: results.RemoteFile) -> None:
+        """A file is there whole, or under a name that nobody lists."""
+        place = self._results.place(uid, each.path)
+        if place.exists() and place.stat().st_size == each.size and place.stat().st_mtime >= each.modified:
+            return
+        partial = place.with_name(place.name + ".mk8s-part")
+        await site.connection.download(remote, str(partial))
+        partial.replace(place)
+
+    async def _expire(self, job: GpuJob) -> float | None:
+        self._cancelled.pop(job.metadata.uid, None)
+        ttl = job.spec.ttlSecondsAfterFinished
+        if ttl is None:
+            return None
+        left = parse_time(job.status.completionTime) + ttl - self._clock()
+        if left > 0:
+            return left
+        await self.client.delete(GpuJob, job.metadata.name, job.metadata.namespace, uid=job.metadata.uid)
+        return None
+
+    # -- the end
+
+    async def _delete(self, job: GpuJob) -> float | None:
+        """Ended on the cluster, its files gone here and there; a cluster that is gone holds nobody up for long."""
+        if FINALIZER not in job.metadata.finalizers:
+            return None
+        waited = self._clock() - parse_time(job.metadata.deletionTimestamp)
+        if job.status.remotePath:
+            try:
+                left = await self._end_remotely(job, waited)
+                if left is not None:
+                    return left
+            except Unreachable as error:
+                if error.reason != "ClusterMissing" and waited < ABANDON:
+                    await self._say(job, "ClusterUnreachable", f"waits to be ended on its cluster: {error}")
+                    return min(RETRY, ABANDON - waited + 0.1)
+                self._recorder.event(job, "Warning", "RemoteJobAbandoned", f"Job {job.status.jobId or 'of ours'} may "
+                                     f"still run on {job.status.clusterName}: {error}")  # fmt: skip
+        uid, archive = job.metadata.uid, job.spec.source.archive
+        (self._packed / f"{uid}.tar").unlink(missing_ok=True)
+        await asyncio.to_thread(self._results.remove, uid)
+        kept = [f for f in job.metadata.finalizers if f != FINALIZER]
+        patch: Json = {"metadata": {"uid": uid, "finalizers": kept or None}}
+        done = await self.client.patch(GpuJob, job.metadata.name, job.metadata.namespace, patch)
+        if archive is not None:
+            await self._jobs.caught_up(done.metadata.resourceVersion)
+            self._sweep()
+        return None
+
+    async def _end_remotely(self, job: GpuJob, waited: float) -> float | None:
+        """Seconds to wait for it, None when it has ended."""
+        status, uid = job.status, job.metadata.uid
+        site = self._site(job)
+        if status.phase in (SUBMITTED, QUEUED, RUNNING):
+            if now_due(self._clock(), self._cancelled.get(uid)):
+                await site.connection.run(remote_text.cancel(status.remotePath, status.submissionId, status.jobId))
+                self._cancelled[uid] = self._clock()
+                site.wake()
+            tracked = site.jobs.get(uid)
+            ended = tracked is None or (tracked.observation is not None and tracked.observation.phase not in (
+                QUEUED, RUNNING))  # fmt: skip
+            if not ended and waited < ABANDON:
+                return 1.0
+        if job.spec.cleanup != "Never":
+            await site.connection.run(remote_text.clean(status.remotePath))
+        site.forget(uid)
+        self._cancelled.pop(uid, None)
+        return None
+
+    async def _finish(self, job: GpuJob, phase: str, reason: str, message: str) -> None:
+        ended = job.status.completionTime or rfc3339(self._clock())
+        await self._write(job, replace(job.status, phase=phase, reason=reason, message=message, completionTime=ended))
+        kind = "Normal" if phase == SUCCEEDED else "Warning"
+        (self._packed / f"{job.metadata.uid}.tar").unlink(missing_ok=True)
+        self._recorder.event(job, kind, reason or "Completed", message or f"The job has {phase.lower()}")
+
+    async def _say(self, job: GpuJob, reason: str, message: str) -> None:
+        """Why it does not go on; the phase stays."""
+        current = self._jobs.by_key(job.key) or job
+        await self._write(current, replace(current.status, reason=reason, message=message))
+
+    async def _write(self, job: GpuJob, status: GpuJobStatus) -> None:
+        held = self._jobs.by_key(job.key)
+        patch = difference(held.status if held is not None else job.status, status)
+        if patch is None:
+            return
+        if status.tasks is not None and "tasks" in patch:
+            patch["tasks"] = {field: getattr(status.tasks, field) for field in status.tasks.__struct_fields__}
+        meta = job.metadata
+        body = {"metadata": {"uid": meta.uid}, "status": patch}
+        done = await self.client.patch(GpuJob, meta.name, meta.namespace, body, subresource="status")
+        await self._jobs.caught_up(done.metadata.resourceVersion)
+
+
+def now_due(now: float, last: float | None) -> bool:
+    return last is None or now - last >= CANCEL_AGAIN
