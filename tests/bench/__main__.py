@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from tests.bench import api, dns, fleet, node, pod_network, services
+from tests.bench import api, dns, figures, fleet, node, pod_network, services
 from tests.bench.agent import BenchError
 from tests.bench.report import Result, table
 
@@ -23,6 +23,7 @@ GROUPS: tuple[tuple[Sequence[str], Callable[..., AsyncIterator[Result]]], ...] =
     (pod_network.NAMES, pod_network.measure),
     (services.NAMES, services.measure),
     (dns.NAMES, dns.measure),
+    (figures.NAMES, figures.measure),
 )
 NET = [*pod_network.NAMES, *services.NAMES, *dns.NAMES]
 NAMES = [name for names, _ in GROUPS for name in names]
