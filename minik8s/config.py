@@ -64,6 +64,10 @@ class Config:
     ingress_image: str = _option("minik8s/nginx:1", "Image of that nginx (scripts/images makes it).", metavar="IMAGE")
     ingress_http_port: int = _option(80, "Port of every node on which it answers HTTP.", metavar="PORT")
     ingress_https_port: int = _option(443, "Port of every node on which it answers HTTPS.", metavar="PORT")
+    dashboard_listen: str = _option(
+        "127.0.0.1:8080", "Where the dashboard listens: HTTP on loopback, else HTTPS; or 'off'.", metavar="ADDR:PORT"
+    )
+    dashboard_write: bool = _option(False, "Let the dashboard change what its user may change; else it only shows.")
     join: str = _option("", "Master to join, for --role worker (default port 6443).", metavar="ADDR[:PORT]")
     token: str = _option("", "Token printed by 'minik8s init' or 'minik8s token create'.", metavar="TOKEN")
     replicas: int = _option(1, "With --runtime fake: how many nodes to simulate.", metavar="N")
@@ -92,6 +96,10 @@ class Config:
     @property
     def listen_address(self) -> tuple[str, int]:
         return split_address(self.listen, 6443)
+
+    @property
+    def dashboard_address(self) -> tuple[str, int]:
+        return split_address(self.dashboard_listen, 8080)
 
     @property
     def server(self) -> str:
@@ -276,7 +284,7 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
             ipaddress.ip_address(text or "127.0.0.1")
         except ValueError:
             raise wrong(name, f"{text!r} is not an address, e.g. 192.168.1.10") from None
-    for name in ("listen", "join"):
+    for name in ("listen", "join", *(["dashboard_listen"] if config.dashboard_listen != "off" else [])):
         try:
             split_address(getattr(config, name), 6443)
         except ConfigError as error:

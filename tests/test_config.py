@@ -171,7 +171,7 @@ def test_each_setting_survives_being_saved(tmp_path: Path) -> None:
         "node_monitor_grace": "1.5", "node_lease_interval": "500ms", "log_format": "json", "node_lost_after": "14s",
         "default_toleration": "5m", "cluster_signing_duration": "7d",
         "host_dns": "true", "ingress": "off", "ingress_image": "x/y:1", "ingress_http_port": "81",
-        "ingress_https_port": "444", "pod_network": "vxlan",
+        "ingress_https_port": "444", "pod_network": "vxlan", "dashboard_listen": "off", "dashboard_write": "true",
     }  # fmt: skip
     assert set(values) == set(OPTIONS) - {"data_dir", "token"}
     made = load({"data_dir": tmp_path, **values}, environ={})

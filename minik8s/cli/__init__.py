@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("doctor", "doctor", "Check this machine and say what would help."),
     "cluster": ("cluster", "cluster", "Make clusters whose nodes are containers on this machine."),
     "token": ("token", "token", "Make, list and delete tokens for joining."),
+    "dashboard": ("dashboard", "dashboard", "Print where the dashboard is, and a token to log in."),
     "version": ("agent", "version", "Print the versions of client and server."),
     "completion": ("agent", "completion", "Print the shell's completion script."),
     "get": ("read", "get", "List objects, as a table or whole."),

@@ -35,7 +35,7 @@ def token() -> None:
 @data_dir_option
 def create(ttl: str, description: str, print_join_command: bool, data_dir: Path) -> None:
     """Make a token and print it."""
-    made = _run(new_token(data_dir, ttl=parse_ttl(ttl), description=description))
+    made = finished(new_token(data_dir, ttl=parse_ttl(ttl), description=description))
     if not print_join_command:
         click.echo(made)
         return
@@ -50,7 +50,7 @@ def create(ttl: str, description: str, print_join_command: bool, data_dir: Path)
 @data_dir_option
 def list_(data_dir: Path) -> None:
     """List the tokens; secrets are not shown."""
-    rows = [("TOKEN", "TTL", "EXPIRES", "DESCRIPTION"), *_run(_list(data_dir))]
+    rows = [("TOKEN", "TTL", "EXPIRES", "DESCRIPTION"), *finished(_list(data_dir))]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         click.echo("   ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]).rstrip())
@@ -62,7 +62,7 @@ def list_(data_dir: Path) -> None:
 def delete(ids: tuple[str, ...], data_dir: Path) -> None:
     """Delete tokens by their first six characters, or whole."""
     for id in ids:
-        _run(_delete(data_dir, id.partition(".")[0]))
+        finished(_delete(data_dir, id.partition(".")[0]))
         click.echo(f'token "{id.partition(".")[0]}" deleted')
 
 
@@ -82,7 +82,7 @@ async def new_token(data_dir: Path, *, ttl: float, description: str) -> str:
 
     id, secret = new_bootstrap_token()
     expires = time.time() + ttl if ttl else 0
-    async with _client(data_dir) as client:
+    async with connected(data_dir) as client:
         await client.create(Secret, bootstrap_secret(id, secret, expires=expires, description=description))
     return f"{id}.{secret}.{pki.ca_hash((data_dir / 'pki' / 'ca.crt').read_bytes())}"
 
@@ -93,7 +93,7 @@ async def _list(data_dir: Path) -> list[tuple[str, str, str, str]]:
     from minik8s.apiserver.tokens import BOOTSTRAP_TYPE
     from minik8s.clock import parse_time
 
-    async with _client(data_dir) as client:
+    async with connected(data_dir) as client:
         found = await client.list(Secret, "kube-system", fields=f"type={BOOTSTRAP_TYPE}")
     rows = []
     for secret in found.items:
@@ -109,7 +109,7 @@ async def _delete(data_dir: Path, id: str) -> None:
     from minik8s.api.errors import NotFound
     from minik8s.api.kinds.secret import Secret
 
-    async with _client(data_dir) as client:
+    async with connected(data_dir) as client:
         try:
             await client.delete(Secret, f"bootstrap-token-{id}", "kube-system")
         except NotFound:
@@ -117,7 +117,7 @@ async def _delete(data_dir: Path, id: str) -> None:
 
 
 @asynccontextmanager
-async def _client(data_dir: Path) -> AsyncIterator[Client]:
+async def connected(data_dir: Path) -> AsyncIterator[Client]:
     from minik8s.cli.agent import read_config
     from minik8s.client.base import Client
     from minik8s.client.http import HttpTransport
@@ -134,7 +134,7 @@ async def _client(data_dir: Path) -> AsyncIterator[Client]:
         yield Client(transport)
 
 
-def _run(work: Awaitable[T]) -> T:
+def finished(work: Awaitable[T]) -> T:
     from minik8s.api.errors import StatusError
 
     async def wait() -> T:

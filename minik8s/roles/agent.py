@@ -88,6 +88,10 @@ async def agent(config: Config) -> None:
             keys = master_identity(config)
             master = await stack.enter_async_context(open_master(config, keys))
             activities += [("api server", master.serve()), *master.activities()]
+            if config.dashboard_listen != "off":
+                from minik8s.roles.dashboard import serve_dashboard
+
+                activities.append(("dashboard", serve_dashboard(config, master)))
             if config.hosts_node:
                 identity = local_node_identity(config, keys.ca)
             else:
