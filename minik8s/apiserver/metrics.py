@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from minik8s.apiserver.routes import RequestInfo
-from minik8s.metrics import REGISTRY, Counter, Histogram, Number, Reading, Registry, page
+from minik8s.metrics import REGISTRY, Counter, Distribution, Histogram, Number, Reading, Registry, Value, page
 
 BUCKETS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 5.0, 10.0, 30.0, 60.0)  # seconds
 _LABELS = ("verb", "group", "version", "resource", "subresource")
@@ -30,6 +30,8 @@ class RequestMetrics:
             registry=self._registry,
         )
 
+        self._found: dict[tuple[str, str, str, str, str, int], tuple[Value, Distribution]] = {}
+
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value that somebody else keeps."""
         self.gauges(name, text, lambda: [("", read())])
@@ -40,9 +42,13 @@ class RequestMetrics:
 
     def observe(self, info: RequestInfo, code: int, seconds: float) -> None:
         """Count one request that has been answered; a watch counts when it begins."""
-        key = (info.verb, info.group, info.version, info.resource, info.subresource)
-        self._totals.labels(*key, str(code)).inc()
-        self._durations.labels(*key).observe(seconds)
+        key = (info.verb, info.group, info.version, info.resource, info.subresource, code)
+        found = self._found.get(key)
+        if found is None:
+            names = key[:-1]
+            found = self._found[key] = (self._totals.labels(*names, str(code)), self._durations.labels(*names))
+        found[0].value += 1
+        found[1].observe(seconds)
 
     def text(self) -> str:
         return page([*self._registry.lines(), *REGISTRY.lines()]).decode()

@@ -10,7 +10,8 @@ import asyncio
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, NamedTuple
 
 import aiohttp
 import msgspec
@@ -25,13 +26,14 @@ from minik8s.apiserver.request import ApiResponse, json_response
 from minik8s.apiserver.streaming import kubelet_address
 from minik8s.apiserver.verbs import Call
 from minik8s.client.informer import Informers
-from minik8s.clock import parse_time, rfc3339
+from minik8s.clock import rfc3339
 from minik8s.log import get_logger
 
 FRESH: Final = 1.0  # seconds for which an answer is given again
 SILENT: Final = 5.0  # seconds for which a node that did not answer is not asked again
 PATIENCE: Final = 2.0  # seconds for a node to answer
 AT_ONCE: Final = 32  # nodes asked at the same time
+LONGEST: Final = 16 << 20  # bytes of an answer; a hundred pods take some 100 KiB
 PATH: Final = "/stats/summary"
 
 Json = dict[str, Any]
@@ -39,22 +41,25 @@ Fetch = Callable[[Node], Awaitable[bytes]]
 log = get_logger("metrics")
 
 
-# -- what a kubelet says
+# -- what a kubelet says: it may be anybody's machine, so what cannot be is refused here
+
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+_NEVER: Final = datetime.fromtimestamp(0, UTC)
 
 
 class Cpu(Struct):
-    time: str = ""
-    usageNanoCores: int | None = None
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
+    usageNanoCores: Natural | None = None
     usageWindowSeconds: float = 10.0
 
 
 class Memory(Struct):
-    workingSetBytes: int | None = None
+    workingSetBytes: Natural | None = None
 
 
 class Usage(Struct):
     name: str = ""
-    cpu: Cpu = Cpu()
+    cpu: Cpu = Cpu(time=_NEVER)
     memory: Memory = Memory()
 
 
@@ -105,8 +110,7 @@ def _used(usage: Usage) -> Json | None:
 def _when(usages: Iterable[Usage]) -> Json:
     """The latest time, and the longest window that ends there, as a Go duration."""
     times, windows = zip(*((each.cpu.time, each.cpu.usageWindowSeconds) for each in usages), strict=True)
-    latest = max(times, key=parse_time)
-    return {"timestamp": latest, "window": f"{max(windows):.3f}s"}
+    return {"timestamp": rfc3339(max(times).timestamp()), "window": f"{max(windows):.3f}s"}
 
 
 def _meta(meta: ObjectMeta) -> Json:
@@ -147,10 +151,15 @@ class Kubelets:
         address, port = kubelet_address(node)
         host = f"[{address}]" if ":" in address else address
         try:
-            async with self._session.get(f"https://{host}:{port}{PATH}") as answer:
+            async with self._session.get(f"https://{host}:{port}{PATH}", allow_redirects=False) as answer:
                 if answer.status != 200:
                     raise ServiceUnavailable(f"the kubelet answers {answer.status}")
-                return await answer.read()
+                body = bytearray()
+                async for piece in answer.content.iter_any():
+                    body += piece
+                    if len(body) > LONGEST:
+                        raise ServiceUnavailable(f"the kubelet's answer is longer than {LONGEST} bytes")
+                return bytes(body)
         except (aiohttp.ClientError, OSError) as error:
             raise ServiceUnavailable(str(error)) from None
 
@@ -234,8 +243,10 @@ class ResourceMetrics:
         chosen = [pod for pod in _chosen(self._pods.list(call.info.namespace or None), call) if pod.spec.nodeName]
         hosts = (self._nodes.get("", name) for name in {pod.spec.nodeName for pod in chosen})
         said = await self._summaries.of(node for node in hosts if node is not None)
-        usages = {each.podRef.uid: each for summary in said.values() for each in summary.pods}
-        found = [pod_metrics(pod, usages[pod.metadata.uid]) for pod in chosen if pod.metadata.uid in usages]
+        # By node as well: none may speak for another's pods.
+        usages = {(node, each.podRef.uid): each for node, summary in said.items() for each in summary.pods}
+        places = ((pod, (pod.spec.nodeName, pod.metadata.uid)) for pod in chosen)
+        found = [pod_metrics(pod, usages[place]) for pod, place in places if place in usages]
         return _answer(call, served.POD_METRICS, found)
 
 

@@ -7,6 +7,7 @@ from its start, when it had used nothing: so a container's first figures come as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,7 @@ Json = dict[str, Any]
 SPAN: Final = 4.0  # seconds that a rate covers at least, where there are samples for it
 SHORTEST: Final = 0.9  # seconds below which a rate says nothing
 NANO: Final = 10**9
+_ID: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 
 
 class NodeFigures(NamedTuple):
@@ -95,13 +97,24 @@ def running(pod: Pod) -> list[Wanted]:
     spec, status = pod.spec, pod.status
     limits = {c.name: _cpu_limit(c) for c in (*spec.containers, *spec.initContainers)}
     every = (*status.containerStatuses, *status.initContainerStatuses, *status.ephemeralContainerStatuses)
-    return [_wanted(one, limits.get(one.name, 0)) for one in every if one.state.running is not None and one.containerID]
+    found = (_wanted(one, limits.get(one.name, 0)) for one in every)
+    return [wanted for wanted in found if wanted is not None]
 
 
-def _wanted(one: ContainerStatus, cpu_limit: int) -> Wanted:
-    started = parse_time(one.state.running.startedAt) if one.state.running and one.state.running.startedAt else 0.0
+def _wanted(one: ContainerStatus, cpu_limit: int) -> Wanted | None:
+    """None if it does not run, or if somebody has written into its status what no kubelet does."""
     id = one.containerID.partition("://")[2]
-    return Wanted(one.name, id, one.image, started, one.restartCount, cpu_limit)
+    if one.state.running is None or not _ID.fullmatch(id):
+        return None
+    return Wanted(one.name, id, one.image, moment(one.state.running.startedAt), one.restartCount, cpu_limit)
+
+
+def moment(text: str) -> float:
+    """Unix time; 0 for what is no time."""
+    try:
+        return parse_time(text)
+    except ValueError:
+        return 0.0
 
 
 def _cpu_limit(container: Container) -> int:

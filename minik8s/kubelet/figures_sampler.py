@@ -16,8 +16,9 @@ import msgspec
 
 from minik8s import KUBERNETES_VERSION, metrics
 from minik8s.aio import periodic
+from minik8s.api.errors import ServiceUnavailable
 from minik8s.api.kinds.pod import Pod
-from minik8s.clock import Clock, parse_time, system_clock
+from minik8s.clock import Clock, system_clock
 from minik8s.kubelet import accelerators
 from minik8s.kubelet.accelerators import Accelerator
 from minik8s.kubelet.figures import (
@@ -28,6 +29,7 @@ from minik8s.kubelet.figures import (
     PodFigures,
     Rate,
     Sample,
+    moment,
     rates,
     running,
     summary,
@@ -35,6 +37,7 @@ from minik8s.kubelet.figures import (
 from minik8s.kubelet.figures_pages import cadvisor, resource
 from minik8s.kubelet.lookup import Pods
 from minik8s.kubelet.server import Page
+from minik8s.log import get_logger
 from minik8s.metrics import family, labels
 from minik8s.runtime.base import Runtime, RuntimeFailure
 
@@ -42,6 +45,8 @@ INTERVAL = 10.0  # seconds between looks that nobody asked for; kubelet's housek
 FRESH = 1.0  # seconds for which a look is good enough for whoever asks
 YOUNG = 60.0  # seconds for which a container without an earlier sample is measured from its start
 PATIENCE = 5.0  # seconds for what is run to measure accelerators
+
+log = get_logger("figures")
 
 
 class Sampler:
@@ -70,13 +75,22 @@ class Sampler:
         self._looking = asyncio.Lock()
 
     async def run(self) -> None:
-        await periodic(INTERVAL, lambda: self.sample(at_most=INTERVAL / 2))
+        await periodic(INTERVAL, self._look_again)
+
+    async def _look_again(self) -> None:
+        try:
+            await self.sample(at_most=INTERVAL / 2)
+        except ServiceUnavailable as error:
+            log.warning("not measured: will look again", error=str(error))
 
     async def sample(self, *, at_most: float = FRESH) -> Sample:
-        """One that is no older than `at_most` seconds. OSError if the machine's own figures cannot be read."""
+        """One that is no older than `at_most` seconds. ServiceUnavailable if the machine's own cannot be read."""
         async with self._looking:
             if not self._samples or self._tick() - self._samples[-1].tick > at_most:
-                self._keep(await self._look())
+                try:
+                    self._keep(await self._look())
+                except OSError as error:
+                    raise ServiceUnavailable(f"this node's figures cannot be read: {error}") from None
             return self._samples[-1]
 
     def rates(self) -> dict[str, Rate]:
@@ -106,7 +120,7 @@ class Sampler:
             return None
         meta, status = pod.metadata, pod.status
         links = () if pod.spec.hostNetwork else self._runtime.links(found[0].stats)
-        started = parse_time(status.startTime)
+        started = moment(status.startTime)
         return PodFigures(meta.namespace, meta.name, meta.uid, status.qosClass, started, tuple(found), links)
 
 

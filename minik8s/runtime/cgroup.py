@@ -71,7 +71,7 @@ def _read_v1(files: CgroupFiles) -> ProcessStats:
     cpu, times = _pairs(_maybe(f"{files.cpu}/cpu.stat")), _pairs(_maybe(f"{files.cpuacct}/cpuacct.stat"))
     size = dict(_operations(_maybe(f"{files.blkio}/blkio.throttle.io_service_bytes")))
     count = dict(_operations(_maybe(f"{files.blkio}/blkio.throttle.io_serviced")))
-    members = _read(f"{files.memory}/cgroup.procs").split()
+    members = _maybe(f"{files.memory}/cgroup.procs").split()
     return ProcessStats(
         cpu_seconds=int(_read(f"{files.cpuacct}/cpuacct.usage")) / 1e9,
         memory_bytes=max(usage - memory.get(b"total_inactive_file", 0), 0),
@@ -104,7 +104,7 @@ def _read_v2(group: str) -> ProcessStats:
     memory, cpu = _pairs(_read(f"{group}/memory.stat")), _pairs(_read(f"{group}/cpu.stat"))
     limit = _maybe(f"{group}/memory.max").strip()
     disk = _io(_maybe(f"{group}/io.stat"))
-    members = _read(f"{group}/cgroup.procs").split()
+    members = _maybe(f"{group}/cgroup.procs").split()
     return ProcessStats(
         cpu_seconds=cpu[b"usage_usec"] / 1e6,
         memory_bytes=max(usage - memory.get(b"inactive_file", 0), 0),

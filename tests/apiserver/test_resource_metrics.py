@@ -45,6 +45,12 @@ def test_metrics_of_a_pod() -> None:
             {"name": "side", "usage": {"cpu": "0n", "memory": "1024Ki"}},
         ],
     }
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"containers": [usage("app", -1)]}, PodUsage)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"containers": [usage("app", 1, at="yesterday")]}, PodUsage)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"containers": [usage("app", 1, at="2024-05-01T10:00:00")]}, PodUsage)
     half = [usage("app", 1), usage("side", None)]
     assert pod_metrics(pod, msgspec.convert({"containers": half}, PodUsage)) is None
     assert pod_metrics(pod, PodUsage()) is None

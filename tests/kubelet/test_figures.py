@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from minik8s.aio import background
+from minik8s.api.errors import ServiceUnavailable
 from minik8s.api.kinds.pod import Pod
 from minik8s.clock import ManualClock
-from minik8s.kubelet import accelerators
+from minik8s.kubelet import accelerators, figures_sampler
 from minik8s.kubelet.figures import (
     ContainerFigures,
     NodeFigures,
@@ -139,6 +141,33 @@ def test_what_runs_is_known_from_the_status() -> None:
     containers = [{"name": "app", "resources": {"limits": {"cpu": "1500m"}}}, {"name": "side"}]
     pod = msgspec.convert({"spec": {"containers": containers}, "status": {"containerStatuses": [ran, waits]}}, Pod)
     assert running(pod) == [("app", "abc", "app:1", 100.0, 2, 1500)]
+    # What somebody else may have written there must not reach the engine, nor end the agent.
+    for field, text in (("containerID", "docker://../images/x"), ("containerID", ""), ("containerID", "docker://")):
+        bad = msgspec.convert({"status": {"containerStatuses": [{**ran, field: text}]}}, Pod)
+        assert running(bad) == []
+    odd = {**ran, "state": {"running": {"startedAt": "yesterday"}}}
+    (wanted,) = running(msgspec.convert({"status": {"containerStatuses": [odd]}}, Pod))
+    assert wanted.started == 0
+
+
+async def test_a_machine_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = Engine()
+    reads = iter([OSError("no /proc here"), OSError("still none"), NodeFigures(memory_total=1)])
+    known = asyncio.Event()
+
+    def read(pods: Any) -> NodeFigures:
+        found = next(reads, NodeFigures())
+        if isinstance(found, OSError):
+            raise found
+        known.set()
+        return found
+
+    monkeypatch.setattr(figures_sampler, "INTERVAL", 0.01)
+    sampler = Sampler(Own(), engine, read)
+    with pytest.raises(ServiceUnavailable, match="no /proc here"):
+        await sampler.sample()
+    async with asyncio.timeout(5), background(sampler.run()):  # goes on in spite of it
+        await known.wait()
 
 
 class Own(list[Pod]):
