@@ -68,6 +68,10 @@ class Config:
         "127.0.0.1:8080", "Where the dashboard listens: HTTP on loopback, else HTTPS; or 'off'.", metavar="ADDR:PORT"
     )
     dashboard_write: bool = _option(False, "Let the dashboard change what its user may change; else it only shows.")
+    workflows: bool = _option(True, "Run WorkflowRuns, on the master.")
+    workflow_http_allow: str = _option(
+        "", "Networks of the master itself that HTTP tasks of workflows may reach, too, e.g. 127.0.0.0/8.", metavar="CIDR"
+    )
     join: str = _option("", "Master to join, for --role worker (default port 6443).", metavar="ADDR[:PORT]")
     token: str = _option("", "Token printed by 'minik8s init' or 'minik8s token create'.", metavar="TOKEN")
     replicas: int = _option(1, "With --runtime fake: how many nodes to simulate.", metavar="N")
@@ -306,6 +310,11 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
     for name in ("default_toleration", "node_lost_after"):
         if getattr(config, name) < 0:
             raise wrong(name, f"{getattr(config, name)} is less than 0")
+    try:
+        for text in filter(None, config.workflow_http_allow.split(",")):
+            ipaddress.ip_network(text.strip())
+    except ValueError as error:
+        raise wrong("workflow_http_allow", f"{error}; write networks with commas, e.g. 127.0.0.0/8") from None
     if config.role == "worker" and not config.join:
         raise ConfigError("--role worker needs --join ADDR[:PORT], the master to belong to")
     if config.replicas != 1 and config.runtime != "fake":

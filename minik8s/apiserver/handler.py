@@ -105,6 +105,13 @@ class Handler:
         self._subresources = dict(subresources or {})
         self._verbs: dict[str, Answer] = {verb: getattr(verbs, verb) for verb in VERBS}
 
+    def extend(
+        self, subresources: Mapping[tuple[str, str], Answer], virtuals: Mapping[tuple[str, str, str], Answer]
+    ) -> None:
+        """Serve what an add-on answers, too."""
+        self._subresources |= subresources
+        self._virtuals |= virtuals
+
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer one request. A response with a stream is to be consumed, or closed, by the caller."""
         started = time.perf_counter()

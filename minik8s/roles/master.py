@@ -34,6 +34,7 @@ from minik8s.config import Config
 from minik8s.controllers import build as build_controllers
 from minik8s.controllers.certificates import CertificateController
 from minik8s.controllers.settings import Settings
+from minik8s.faas.admission import WorkflowDefinitions
 from minik8s.hpc import build as build_hpc
 from minik8s.hpc.endpoints import JobFiles
 from minik8s.log import get_logger
@@ -41,6 +42,7 @@ from minik8s.pki import names_of
 from minik8s.roles.identity import MasterIdentity, master_identity
 from minik8s.roles.listening import listening_at
 from minik8s.roles.renewal import Credentials
+from minik8s.roles.workflows import Workflows, open_workflows
 from minik8s.scheduler.scheduler import Scheduler
 from minik8s.store import open_store
 from minik8s.store.watch_cache import WatchCache
@@ -79,6 +81,7 @@ class Master:
         self._config = config
         self.identity = identity
         self._cache = cache
+        self.workflows: Workflows | None = None
         self._allocator = ServiceAllocator(cache, config.service_cidr)
         self.informers = Informers(Client(late))
         self.credentials = Credentials(identity.certificates, lambda: asyncio.to_thread(master_identity, config))
@@ -96,6 +99,7 @@ class Master:
             openapi=OpenAPI(SCHEME.resources),
             tolerated_seconds=round(config.default_toleration),
             usage=ResourceMetrics(self.informers, self.kubelets.summary),
+            steps=(WorkflowDefinitions(),),
             more_answers=self._job_files.answers(),
         )
         late.target = LoopbackTransport(self.handler, _component("system:kube-controller-manager"))
@@ -162,6 +166,7 @@ class Master:
             ("scheduler", scheduler.run()),
             ("certificates", self.credentials.run()),
             ("kubelets", self.kubelets.run()),
+            *(self.workflows.activities() if self.workflows is not None else ()),
         ]
 
     async def serve(self) -> None:
@@ -185,7 +190,8 @@ async def open_master(config: Config, identity: MasterIdentity) -> AsyncIterator
     async with open_store(config.store, data_dir=config.data_dir) as store, WatchCache(store) as cache:
         master = Master(config, identity, cache)
         await master.begin()
-        yield master
+        async with open_workflows(config, master.handler, master.informers) as master.workflows:
+            yield master
 
 
 def _component(name: str) -> User:

@@ -41,7 +41,7 @@ class Task(NamedTuple):
 
     `again`: it was handed out before the process was restarted, and may have been begun, or done.
     `timeout` and `heartbeat` are seconds. `waits`: what the resource answers is no result, which somebody will report
-    with the token.
+    with the token. `noted`: its resource has taken it, or a worker has fetched it: only a report is still to come.
     """
 
     id: int
@@ -53,6 +53,7 @@ class Task(NamedTuple):
     heartbeat: float | None = None
     waits: bool = False
     again: bool = False
+    noted: bool = False
 
 
 class Outcome(NamedTuple):
@@ -183,6 +184,11 @@ class Core:
     def events(self) -> int:
         """How many events there are."""
         return self._count
+
+    @property
+    def redrives(self) -> int:
+        """How often it went on after an end."""
+        return self._redrives
 
     def current(self) -> list[str]:
         """Names of the states in which the run is now."""

@@ -186,6 +186,8 @@ class Execution(Machine):
         frame = self._reported(task, now)
         if frame is None:
             return False
+        assert frame.task is not None
+        frame.task = frame.task._replace(noted=True)
         self._waiting.pop(frame.last, None)
         self._emit(frame, type, details)
         self._wait(frame, "task")

@@ -1,0 +1,76 @@
+"""Workflows put together: the log of runs, the runner, those who do tasks, the controller, and the API's part."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from minik8s.api.kinds.service import Service
+from minik8s.apiserver.auth import AUTHENTICATED, MASTERS, SERVICE_ACCOUNT_PREFIX, SERVICE_ACCOUNTS, User
+from minik8s.apiserver.handler import Handler
+from minik8s.apiserver.loopback import LoopbackTransport
+from minik8s.client.base import Client
+from minik8s.client.informer import Informers
+from minik8s.client.recorder import Recorder
+from minik8s.config import Config
+from minik8s.faas.api import WorkflowApi
+from minik8s.faas.controller import WorkflowRunController
+from minik8s.faas.egress import Egress, networks
+from minik8s.faas.http_task import HttpTasks
+from minik8s.faas.perform import NoFunctions, Performer
+from minik8s.faas.run_log import MemoryLog, RunLog
+from minik8s.faas.runner import Runner
+from minik8s.faas.sqlite_log import SqliteLog
+from minik8s.faas.tokens import Tokens
+
+FILE = "workflows.db"
+CONTROLLER = User("system:workflow-controller", (MASTERS, AUTHENTICATED))
+
+
+class Workflows:
+    """`performer.functions` may be set to what calls the cluster's functions."""
+
+    def __init__(self, config: Config, handler: Handler, informers: Informers, history: RunLog) -> None:
+        client = Client(LoopbackTransport(handler, CONTROLLER))
+        services = informers.of(Service)
+
+        def service(namespace: str, name: str) -> str:
+            found = services.get(namespace, name)
+            return "" if found is None or found.spec.clusterIP == "None" else found.spec.clusterIP
+
+        def acting(namespace: str, account: str) -> Client:
+            groups = (SERVICE_ACCOUNTS, f"{SERVICE_ACCOUNTS}:{namespace}", AUTHENTICATED)
+            user = User(f"{SERVICE_ACCOUNT_PREFIX}{namespace}:{account}", groups)
+            return Client(LoopbackTransport(handler, user))
+
+        self._http = HttpTasks(Egress({config.ip, config.advertised}, networks(config.workflow_http_allow)), service)
+        self.performer = Performer(NoFunctions(), self._http, acting)
+        tokens = Tokens()
+        self.runner = Runner(history, self.performer, elsewhere=tokens.elsewhere)
+        tokens.runner = self.runner
+        self._recorder = Recorder(client, "workflow-controller")
+        self._controller = WorkflowRunController(client, informers, self.runner, self._recorder)
+        api = WorkflowApi(client, self.runner, tokens)
+        handler.extend(api.subresources(), api.virtuals())
+
+    def activities(self) -> list[tuple[str, Coroutine[Any, Any, Any]]]:
+        return [
+            ("workflows", self.runner.run()),
+            ("workflow tasks", self._http.run()),
+            ("recorder workflow-controller", self._recorder.run()),
+            (self._controller.name, self._controller.run()),
+        ]
+
+
+@asynccontextmanager
+async def open_workflows(config: Config, handler: Handler, informers: Informers) -> AsyncIterator[Workflows | None]:
+    """None where they are switched off. Raises StoreError for a log that cannot be used."""
+    if not config.workflows:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        history: RunLog = MemoryLog()
+        if config.store != "memory":
+            history = await stack.enter_async_context(SqliteLog(config.path(FILE)))
+        yield Workflows(config, handler, informers, history)
