@@ -26,6 +26,10 @@ LARGEST_POD_PREFIX = 24  # each node gets a /24 of it
 LARGEST_SERVICE_PREFIX = 27  # the API server is the 1st address, DNS the 10th, and some are for services
 LONGEST_NAME = 52  # a certificate's common name, `system:node:NAME`, has 64 characters at the most (X.509)
 NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+FAKE_DEVICE = re.compile(
+    r"(?!(?:[^/]*\.)?kubernetes\.io/)"
+    r"([a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?)=([1-9]\d{0,2})"
+)
 SETTINGS_FILE = "config.yaml"  # in the data folder: what the agent was last run with
 
 
@@ -68,6 +72,16 @@ class Config:
         "127.0.0.1:8080", "Where the dashboard listens: HTTP on loopback, else HTTPS; or 'off'.", metavar="ADDR:PORT"
     )
     dashboard_write: bool = _option(False, "Let the dashboard change what its user may change; else it only shows.")
+    device_plugins: Path = _option(
+        Path("/var/lib/kubelet/device-plugins"),
+        "Folder of kubelet.sock, at which device plugins register.",
+        metavar="DIR",
+    )
+    fake_device: str = _option(
+        "",
+        "Devices of this node that only pretend, e.g. vendor.example/foo=4; several with commas.",
+        metavar="NAME=NUMBER",
+    )
     workflows: bool = _option(True, "Run WorkflowRuns, on the master.")
     workflow_http_allow: str = _option(
         "", "Networks of the master itself that HTTP tasks of workflows may reach, too, e.g. 127.0.0.0/8.", metavar="CIDR"
@@ -319,6 +333,24 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
         raise ConfigError("--role worker needs --join ADDR[:PORT], the master to belong to")
     if config.replicas != 1 and config.runtime != "fake":
         raise wrong("replicas", "it simulates nodes, and needs --runtime fake")
+    try:
+        fake_devices(config.fake_device)
+    except ConfigError as error:
+        raise wrong("fake_device", str(error)) from None
+
+
+def fake_devices(text: str) -> dict[str, int]:
+    """{"vendor.example/foo": 4} of `vendor.example/foo=4`. Raises ConfigError."""
+    found: dict[str, int] = {}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        match = FAKE_DEVICE.fullmatch(word)
+        if match is None:
+            raise ConfigError(
+                f"{word!r}: write NAME=NUMBER, a name with a domain other than kubernetes.io and 1 to 999, "
+                "as in vendor.example/foo=4"
+            )
+        found[match[1]] = int(match[2])
+    return found
 
 
 def split_address(text: str, default_port: int) -> tuple[str, int]:

@@ -172,6 +172,7 @@ def test_each_setting_survives_being_saved(tmp_path: Path) -> None:
         "default_toleration": "5m", "cluster_signing_duration": "7d",
         "workflows": "off", "workflow_http_allow": "127.0.0.0/8",
         "host_dns": "true", "ingress": "off", "ingress_image": "x/y:1", "ingress_http_port": "81",
+        "device_plugins": "/run/plugins", "fake_device": "vendor.example/foo=4",
         "ingress_https_port": "444", "pod_network": "vxlan", "dashboard_listen": "off", "dashboard_write": "true",
     }  # fmt: skip
     assert set(values) == set(OPTIONS) - {"data_dir", "token"}

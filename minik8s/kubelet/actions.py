@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from minik8s.api.errors import Conflict, NotFound, StatusError
 from minik8s.api.kinds.pod import Container, Pod
+from minik8s.kubelet.devices.errors import DevicesRefused, WaitingForPlugin
 from minik8s.kubelet.handlers import HandlerFailed
 from minik8s.kubelet.host_ports import CHOSEN, NoFreePort, choose_ports, chosen_ports, missing_ports, pod_host_ports
 from minik8s.kubelet.images import ImageBackOff, ImageNeverPulled, pull_auth
@@ -23,7 +24,7 @@ from minik8s.kubelet.plan import (
     StopContainer,
 )
 from minik8s.kubelet.status import Json
-from minik8s.kubelet.view import Failure, PodMemory
+from minik8s.kubelet.view import Failure, Outcome, PodMemory
 from minik8s.kubelet.volume_sources import MountFailed
 from minik8s.net.base import NetworkError
 from minik8s.runtime.base import (
@@ -170,6 +171,7 @@ class Actions:
         container = self._container(action.name)
         if container is None:
             return
+        await kit.devices.admit(pod)
         auth = await self._auth(pod)
 
         def tell(type: str, reason: str, message: str) -> None:
@@ -194,14 +196,17 @@ class Actions:
 
     async def _place(self, pod: Pod, container: Container, attempt: int, where: Where) -> Place:
         kit = self.kit
-        devices = await kit.devices.allocate(pod, container)
-        env = await kit.specs.environment(pod, container, where.ip) + devices.env
-        mounts = devices.mounts
+        given = await kit.devices.allocate(pod, container)
+        if given.left_out:
+            text = f"not run, though the CDI specs of its devices want it: {', '.join(given.left_out)}"
+            self.event("Warning", "CDIHooksIgnored", text, container)
+        env = await kit.specs.environment(pod, container, where.ip) + given.env
+        mounts = given.mounts
         if kit.volumes is not None:
             mounts = await kit.volumes.mounts(pod, container, attempt, dict(env)) + mounts
         target = await self._target(container)
         sandbox = kit.specs.sandbox(pod, 0)
-        return Place(sandbox, where.sandbox_id, where.ip, env, mounts, devices.devices, target)
+        return Place(sandbox, where.sandbox_id, where.ip, env, mounts, given, target)
 
     def _container(self, name: str) -> Container | None:
         spec = self.pod.spec
@@ -322,6 +327,11 @@ class Actions:
                 self.event("Warning", "Failed", f"Error: {error}", container)
             case MountFailed():
                 self.event("Warning", "FailedMount", str(error))
+            case DevicesRefused():
+                self.event("Warning", error.reason, str(error))
+                self.memory.ended = Outcome("Failed", error.reason, str(error))
+            case WaitingForPlugin():
+                self.event("Warning", error.reason, str(error), container)
             case ImageNeverPulled():
                 self.event("Warning", "Failed", f"Error: {error.reason}", container)
             case _ if container is not None:

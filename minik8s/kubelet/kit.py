@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from minik8s.api.kinds.pod import Container, DownwardAPIFile, Pod
 from minik8s.client.base import Client
@@ -49,6 +49,26 @@ class Settings:
     workers: int = 16
 
 
+class Amount(NamedTuple):
+    """Of an extended resource on this node."""
+
+    capacity: int
+    allocatable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What a container gets for the devices it holds, besides what its spec says."""
+
+    env: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()  # ids that the engine is to give by itself
+    left_out: tuple[str, ...] = ()  # what a device's CDI spec wants to be run and no engine of ours runs
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a container is to run, and with what besides what its spec says."""
@@ -58,7 +78,7 @@ class Place:
     ip: str
     env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
-    devices: tuple[Device, ...] = ()
+    given: Allocation = Allocation()
     pid_target: str = ""
 
 
@@ -83,25 +103,41 @@ class Specs(Protocol):
 
 
 class Devices(Protocol):
-    """The seam for device plugins: what a container gets besides what its spec says."""
+    """The seam for device plugins (`kubelet/devices/manager.py`)."""
+
+    def on_change(self, changed: Callable[[], None], wake: Callable[[str], None]) -> None: ...
+
+    def amounts(self) -> Mapping[str, Amount | None]:
+        """Extended resources of this node; None: it has lost this one."""
+
+    async def admit(self, pod: Pod) -> None:
+        """Before a container is made: give all of them their devices. RuntimeFailure if that cannot be (yet)."""
 
     async def allocate(self, pod: Pod, container: Container) -> Allocation: ...
 
     def free(self, pod_uid: str) -> None: ...
 
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    env: tuple[tuple[str, str], ...] = ()
-    mounts: tuple[Mount, ...] = ()
-    devices: tuple[Device, ...] = ()
+    def retain(self, pod_uids: Collection[str]) -> None:
+        """Free what any other pods hold."""
 
 
 class NoDevices:
+    def on_change(self, changed: Callable[[], None], wake: Callable[[str], None]) -> None:
+        """Nothing changes."""
+
+    def amounts(self) -> Mapping[str, Amount | None]:
+        return {}
+
+    async def admit(self, pod: Pod) -> None:
+        """Nothing is asked for."""
+
     async def allocate(self, pod: Pod, container: Container) -> Allocation:
         return Allocation()
 
     def free(self, pod_uid: str) -> None:
+        """Nothing was taken."""
+
+    def retain(self, pod_uids: Collection[str]) -> None:
         """Nothing was taken."""
 
 

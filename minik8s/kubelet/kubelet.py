@@ -98,7 +98,10 @@ class Kubelet(Controller):
             refresh_volumes=self.volumes.queue.add,
             withdrawn=withdrawn,
         )
-        self.node = NodeStatus(self.kit, facts, check_network=self._network_problem)
+        self.node = NodeStatus(
+            self.kit, facts, check_network=self._network_problem, extended=self.kit.devices.amounts
+        )  # fmt: skip
+        self.kit.devices.on_change(self.node.nudge, self._devices_changed)
         self.pleg = Pleg(runtime, self.queue.add, settings.relist_seconds, self._is_our_doing)
         self.housekeeping = Housekeeping(self.kit, self.node, lambda: list(self.pods))
         self._source.on_change(self._pod_changed)
@@ -132,6 +135,11 @@ class Kubelet(Controller):
             worker.retry_now()
             self.volumes.queue.add(uid)
         self._stale.set()
+
+    def _devices_changed(self, uid: str) -> None:
+        worker = self.workers_by_uid.get(uid)
+        if worker is not None:
+            worker.retry_now()
 
     def _refreshable(self, uid: str) -> Pod | None:
         """The pod whose volumes are mounted and still needed."""
@@ -247,6 +255,7 @@ class Kubelet(Controller):
             seen = await self.kit.runtime.containers()
             for uid in {info.pod_uid for info in seen} - self.pods.keys():
                 self.queue.add(uid)
+            self.kit.devices.retain([*self.pods, *self.workers_by_uid])
             strangers = (await self.kit.network.known()).keys() - self.pods.keys() - self.workers_by_uid.keys()
             for uid in strangers:
                 await self.kit.network.detach(uid)

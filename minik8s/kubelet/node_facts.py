@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minik8s import KUBERNETES_VERSION
 from minik8s.api.meta import Condition
 from minik8s.clock import rfc3339
-from minik8s.kubelet.kit import Settings
+from minik8s.kubelet.kit import Amount, Settings
 from minik8s.runtime.base import EngineInfo, ImageInfo
 
 Json = dict[str, Any]
@@ -93,20 +93,21 @@ def node_labels(settings: Settings, facts: Facts) -> dict[str, str]:
     } | settings.labels
 
 
-def resources(settings: Settings, facts: Facts, extended: dict[str, int]) -> tuple[Json, Json]:
-    """(capacity, allocatable), as quantities."""
+def resources(settings: Settings, facts: Facts, extended: Mapping[str, Amount | None]) -> tuple[Json, Json]:
+    """(capacity, allocatable), as quantities; a resource that is lost is None, which as a patch removes it."""
     capacity: Json = {
         "cpu": str(facts.cpus),
         "memory": f"{facts.memory // 1024}Ki",
         "ephemeral-storage": f"{facts.disk // 1024}Ki",
         "pods": str(settings.max_pods),
     }
-    capacity |= {name: str(number) for name, number in extended.items()}
     # kubelet keeps a tenth of the disk (its hard eviction threshold) and 100Mi of memory for itself.
     allocatable = capacity | {
         "memory": f"{max(facts.memory // 1024 - 100 * 1024, 0)}Ki",
         "ephemeral-storage": str(facts.disk * 9 // 10),
     }
+    capacity |= {name: str(amount.capacity) if amount else None for name, amount in extended.items()}
+    allocatable |= {name: str(amount.allocatable) if amount else None for name, amount in extended.items()}
     return capacity, allocatable
 
 
@@ -116,7 +117,7 @@ def node_status(
     engine: EngineInfo | None,
     images: Sequence[ImageInfo],
     health: Health,
-    extended: dict[str, int],
+    extended: Mapping[str, Amount | None],
     before: Sequence[Condition],
     now: float,
 ) -> Json:

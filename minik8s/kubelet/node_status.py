@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from minik8s.aio import backoff, wait_any
 from minik8s.api.errors import AlreadyExists, Conflict, Forbidden, NotFound, StatusError
@@ -19,7 +19,7 @@ from minik8s.api.kinds.node import KEY_ANNOTATION, Node
 from minik8s.api.meta import condition
 from minik8s.client.base import STRATEGIC_MERGE_PATCH
 from minik8s.clock import rfc3339_micro
-from minik8s.kubelet.kit import Kit
+from minik8s.kubelet.kit import Amount, Kit
 from minik8s.kubelet.node_facts import Facts, Health, Json, RoutesState, node_labels, node_status
 from minik8s.log import get_logger
 from minik8s.runtime.base import EngineInfo, ImageInfo, RuntimeFailure
@@ -44,7 +44,7 @@ class NodeStatus:
         facts: Facts,
         *,
         check_network: Callable[[], Awaitable[str]] | None = None,
-        extended: Callable[[], dict[str, int]] = dict,
+        extended: Callable[[], Mapping[str, Amount | None]] = dict,
     ) -> None:
         self._kit = kit
         self._settings = kit.settings
@@ -69,6 +69,11 @@ class NodeStatus:
     @property
     def node(self) -> Node | None:
         return self._node
+
+    @property
+    def engine(self) -> EngineInfo | None:
+        """The container engine, as it was last seen."""
+        return self._engine
 
     def nudge(self) -> None:
         """Something changed (devices, pressure): look at once."""

@@ -95,7 +95,9 @@ class PodSpecs:
             node=self._limits,
             attempt=attempt,
             mounts=place.mounts,
-            devices=place.devices,
-            labels={LABEL_SANDBOX: place.sandbox_id, LABEL_CRASHES: str(crashes)},
+            devices=place.given.devices,
+            gpus=place.given.gpus,
+            groups=place.given.groups,
+            labels={**place.given.labels, LABEL_SANDBOX: place.sandbox_id, LABEL_CRASHES: str(crashes)},
             pid_target=place.pid_target,
         )

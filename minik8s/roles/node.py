@@ -28,8 +28,9 @@ from minik8s.client.base import STRATEGIC_MERGE_PATCH, Client
 from minik8s.client.http import HttpTransport
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
-from minik8s.config import Config
+from minik8s.config import Config, fake_devices
 from minik8s.kubelet import accelerators
+from minik8s.kubelet.devices.manager import DeviceManager, as_page
 from minik8s.kubelet.figures_node import read_node, simulated
 from minik8s.kubelet.figures_sampler import Pages, Sampler, steady
 from minik8s.kubelet.kit import Settings
@@ -144,9 +145,12 @@ async def _real(
     recorder = Recorder(client, "kubelet", host=config.name)
     pods = own_pods(informers, config.name)
     settings, facts = _settings(config, identity), read_facts(config.data_dir)
+    devices = DeviceManager(config.device_plugins, config.path("kubelet"), pods.list)
     kubelet = Kubelet(
-        client, informers, runtime, network, recorder, settings, pods=pods, facts=facts, withdrawn=proxy.withdrawn
+        client, informers, runtime, network, recorder, settings, pods=pods, devices=devices, facts=facts,
+        withdrawn=proxy.withdrawn,
     )  # fmt: skip
+    devices.nvidia = lambda: kubelet.node.engine is not None and "nvidia" in kubelet.node.engine.runtimes
     own = Peer(config.name, config.ip, pod_cidr)
     peers = PeerRoutes(
         informers.of(Node), own, netlink, config.path("net"), config.pod_network, kubelet.node.nudge
@@ -165,7 +169,11 @@ async def _real(
     sampler = Sampler(pods, runtime, lambda _: read_node(config.data_dir))
     has_accelerators = accelerators.present()
     figures = Pages(config.name, sampler, facts.cpus, has_accelerators=has_accelerators).pages()
-    pages = {**figures, "/pod-network": reached}
+
+    async def told_devices() -> tuple[str, bytes]:
+        return "application/json", as_page(devices)
+
+    pages = {**figures, "/pod-network": reached, "/devices": told_devices}
     server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages=pages)
     context = credentials.server(identity.serving, identity.ca_file)
 
@@ -184,6 +192,8 @@ async def _real(
         ("dns", dns.run()),
         *([("host resolver", resolver.run())] if config.host_dns else []),
         ("kubelet events", recorder.run()),
+        ("devices", devices.run()),
+        *([("fake devices", _fake_devices(config))] if config.fake_device else []),
         ("kubelet", kubelet.run()),
         ("kubelet server", _serve(server, config.kubelet_port, context)),
         ("figures", sampler.run()),
@@ -196,6 +206,12 @@ def host_resolver(config: Config) -> HostResolver:
     ranges = (config.pod_cidr, config.service_cidr)
     domains = [config.cluster_domain, *(zone for cidr in ranges for zone in reverse_zones(cidr))]
     return HostResolver(config.path("net"), config.dns_ip, domains)
+
+
+async def _fake_devices(config: Config) -> None:
+    from minik8s.kubelet.devices.fake import serve_fakes
+
+    await serve_fakes(fake_devices(config.fake_device), config.device_plugins)
 
 
 async def _serve(server: KubeletServer, port: int, context: ssl.SSLContext) -> None:

@@ -118,6 +118,7 @@ class ContainerSpec:
     groups: tuple[str, ...] = ()
     mounts: tuple[Mount, ...] = ()
     devices: tuple[Device, ...] = ()
+    gpus: tuple[str, ...] = ()  # ids that an engine with the NVIDIA runtime gives by itself
     tty: bool = False
     stdin: bool = False
     stdin_once: bool = False
@@ -188,6 +189,7 @@ class EngineInfo(NamedTuple):
     api_version: str
     cgroup_driver: str = ""
     root: str = ""  # where images live, for disk figures
+    runtimes: tuple[str, ...] = ()  # names of what it can run containers with, e.g. runc, nvidia
 
 
 class RuntimeEvent(NamedTuple):

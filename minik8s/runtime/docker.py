@@ -94,7 +94,8 @@ class DockerRuntime(DockerImages, DockerStreams):
         with _translated():
             version, system = await self._docker.version(), await self._docker.system.info()
         driver, root = system["CgroupDriver"], system["DockerRootDir"]
-        return EngineInfo("docker", version["Version"], version["ApiVersion"], driver, root)
+        runtimes = tuple(sorted(system.get("Runtimes") or ()))
+        return EngineInfo("docker", version["Version"], version["ApiVersion"], driver, root, runtimes)
 
     # -- containers
 

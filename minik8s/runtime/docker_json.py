@@ -122,6 +122,9 @@ def _container(spec: ContainerSpec, node_uid: str, limits: Limits, seccomp: str)
         "GroupAdd": list(spec.groups),
     }
     host |= _privileges(spec, limits, seccomp)
+    if spec.gpus:  # as `docker run --gpus device=…`: NVIDIA's runtime then brings device nodes, programs and libraries
+        wanted = {"Driver": "nvidia", "DeviceIDs": list(spec.gpus), "Capabilities": [["gpu"]]}
+        host["DeviceRequests"] = [wanted]
     return {
         "Image": spec.image,
         "Entrypoint": list(spec.command) or None,
