@@ -26,9 +26,10 @@ LARGEST_POD_PREFIX = 24  # each node gets a /24 of it
 LARGEST_SERVICE_PREFIX = 27  # the API server is the 1st address, DNS the 10th, and some are for services
 LONGEST_NAME = 52  # a certificate's common name, `system:node:NAME`, has 64 characters at the most (X.509)
 NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+LABEL = "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"  # of a domain name
 FAKE_DEVICE = re.compile(
-    r"(?!(?:[^/]*\.)?kubernetes\.io/)"
-    r"([a-z0-9](?:[-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?)=([1-9]\d{0,2})"
+    r"(?!(?:[^/]*\.)?kubernetes\.io/)(?!requests\.)"
+    rf"((?:(?:{LABEL})\.)*(?:{LABEL})/[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?)=([1-9][0-9]{{0,2}})"
 )
 SETTINGS_FILE = "config.yaml"  # in the data folder: what the agent was last run with
 

@@ -81,6 +81,8 @@ async def serve(plugin: Plugin, folder: Path = FOLDER, *, socket_name: str = "")
     """Serve `plugin` to the node whose `kubelet.sock` is in `folder`, for ever. OSError if the folder is not ours."""
     path = folder / (socket_name or plugin.resource.replace("/", "_") + ".sock")
     while True:
+        while _mark(folder / KUBELET) is None:  # a node that starts removes the sockets that it finds
+            await asyncio.sleep(LOOK_SECONDS / 5)
         path.unlink(missing_ok=True)
         server = Server([_Service(plugin)])
         await server.start(path=str(path))

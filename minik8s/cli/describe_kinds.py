@@ -177,7 +177,25 @@ def node(lines: Lines, obj: Json, cluster: Any, now: float) -> None:
             lines.add(title(key), value, 1)
     if spec.get("podCIDR"):
         lines.add("PodCIDR", spec["podCIDR"])
+    _devices_of_node(lines, meta["name"], status.get("capacity") or {}, cluster)
     _pods_of_node(lines, meta["name"], status.get("allocatable") or {}, cluster, now)
+
+
+def _devices_of_node(lines: Lines, name: str, capacity: Json, cluster: Any) -> None:
+    """As the node's kubelet tells them, where it has any; from elsewhere and while it is away, capacity must do."""
+    if not any("/" in resource for resource in capacity):
+        return
+    try:
+        told = cluster.wire.get(f"/api/v1/nodes/{name}/proxy/devices")["resources"]
+    except StatusError:
+        return
+    lines.text("Devices:")
+    rows = [
+        (known["name"], device["id"], "Healthy" if device["healthy"] else "Unhealthy", device["holder"] or NONE)
+        for known in told
+        for device in known["devices"]
+    ]
+    lines.table(1, ("Resource", "Device", "Health", "Holder"), rows)
 
 
 def _pods_of_node(lines: Lines, name: str, room: Json, cluster: Any, now: float) -> None:

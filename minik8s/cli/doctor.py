@@ -28,9 +28,13 @@ class _Doctor(click.Group):
     """Its one command looks at the cluster, and is imported only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return ["net"]
+        return ["gpu", "net"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "gpu":
+            from minik8s.cli.doctor_gpu import gpu
+
+            return gpu
         if cmd_name != "net":
             return None
         from minik8s.cli.doctor_net import net
@@ -45,7 +49,7 @@ class _Doctor(click.Group):
 def doctor(context: click.Context, /, config_file: Path | None, output: str | None, **flags: str) -> None:
     """Check docker, kernel, network settings, ports, disk and clock; say the remedy for what is not right.
 
-    'doctor net' tries the pod network between the cluster's nodes.
+    'doctor net' tries the pod network between the cluster's nodes, 'doctor gpu' what leads from a GPU into a pod.
 
     Exit code 1 if something would keep an agent from working here.
     """
@@ -113,7 +117,13 @@ def _docker(config: Config) -> dict[str, Any]:
 
 
 def docker_version(address: str) -> dict[str, str]:
-    """What the Engine at `unix://PATH` or `tcp://HOST:PORT` says of itself. OSError, ValueError or HTTPException."""
+    """What the Engine says of itself; see `docker_answer`."""
+    answer: dict[str, str] = docker_answer(address, "/version")
+    return answer
+
+
+def docker_answer(address: str, path: str) -> Any:
+    """To a GET, of the Engine at `unix://PATH` or `tcp://HOST:PORT`. OSError, ValueError or HTTPException."""
     scheme, _, place = address.partition("://")
     if scheme == "unix":
         connection = http.client.HTTPConnection("localhost", timeout=ENGINE_SECONDS)
@@ -124,9 +134,8 @@ def docker_version(address: str) -> dict[str, str]:
         host, port = split_address(place, 2375)
         connection = http.client.HTTPConnection(host, port, timeout=ENGINE_SECONDS)
     try:
-        connection.request("GET", "/version")
-        answer: dict[str, str] = json.loads(connection.getresponse().read())
-        return answer
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
     finally:
         connection.close()
 
