@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from minik8s.api import dialects_hpc
 from minik8s.api.autoscaling import DEFAULT_SYNC_PERIOD, looked_at_every
 from minik8s.api.dialects_workflow import workflow
 from minik8s.api.errors import BadRequest, Cause, Invalid, forbidden, invalid, required
@@ -22,7 +23,7 @@ from minik8s.api.resource import Json
 NANO = 10**9
 NANOCORES_FROM = 10**6  # a plain `cpu` this large means nanocores: no machine has a million cores
 DEFAULT_BAND_INTERVAL = 20  # seconds, AutoScaler's minScaleInterval
-UNVERSIONED = ("AutoScaler", "DNS", "Dns", "Hpa")  # old kinds whose manifests need not say an apiVersion
+UNVERSIONED = ("AutoScaler", "DNS", "Dns", "GpuJob", "Hpa")  # old kinds whose manifests need not say an apiVersion
 
 
 class Conversion(NamedTuple):
@@ -46,7 +47,7 @@ def convert(document: Json) -> Conversion:
     objects = dialect(msgspec.json.decode(before))
     if len(objects) == 1 and msgspec.json.encode(objects[0]) == before:
         return Conversion([document], [])
-    native = "; ".join(msgspec.json.encode(o).decode() for o in objects)
+    native = "; ".join(msgspec.json.encode(dialects_hpc.redacted(o)).decode() for o in objects)
     return Conversion(objects, [f"this {kind} is written in an older dialect; its native form is {native}"])
 
 
@@ -388,6 +389,8 @@ def _wrong(doc: Json, cause: Cause) -> Invalid:
 
 
 _DIALECTS: dict[str, Callable[[Json], list[Json]]] = {
+    "GpuJob": dialects_hpc.gpu_job,
+    "Job": dialects_hpc.gpu_job,
     "Node": _node,
     "Pod": _pod,
     "ReplicaSet": _replica_set,

@@ -150,7 +150,7 @@ def observe(
         ended=max((r.ended for r in reports), default=0) if final else 0,
         partition=told.partition,
         nodes=",".join(sorted({r.nodes for r in reports if r.nodes})[:16]),
-        exit_code=told.exit_code if final else None,
+        exit_code=(0 if word.phase == SUCCEEDED else told.exit_code) if final else None,
         tasks=None if wanted == [WHOLE] else _count(known, len(wanted)),
     )
 
