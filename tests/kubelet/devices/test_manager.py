@@ -112,9 +112,9 @@ async def plugged(plugin: Plugin, host: Host, name: str = "") -> AsyncIterator[N
         await asyncio.wait([task])
 
 
-def pod(uid: str, *counts: int, init: int = 0) -> Pod:
+def pod(uid: str, *counts: int, init: int = 0, resource: str = FOO) -> Pod:
     def container(name: str, count: int) -> Container:
-        return Container(name=name, resources=ResourceRequirements(limits={FOO: str(count)}))
+        return Container(name=name, resources=ResourceRequirements(limits={resource: str(count)}))
 
     spec = PodSpec(
         initContainers=(container("init", init),) if init else (),
@@ -177,7 +177,7 @@ async def test_a_restarted_agent_knows_who_has_what_and_waits_for_plugins(tmp_pa
     async with host(tmp_path) as node:
         await node.until(lambda: node.manager.amounts() == {FOO: Amount(0, 0)})
         assert await node.start(pod("p1", 1)) == before, "a crashed container starts again without the plugin"
-        with pytest.raises(WaitingForPlugin, match="waiting for the device plugin of vendor.example/foo"):
+        with pytest.raises(WaitingForPlugin, match=r"waiting for the device plugin of vendor\.example/foo"):
             await node.start(pod("p2", 1))
         async with plugged(Made(Device("a"), Device("b")), node):
             await node.until(lambda: "p2" in node.woken)
@@ -264,10 +264,8 @@ async def test_pod_resources(tmp_path: Path) -> None:
         stub = PodResourcesListerStub(channel)
         listed = (await stub.List(resources.ListPodResourcesRequest())).pod_resources
         assert [one.name for one in listed] == ["p1", "p2"]
-        held = listed[0].containers[0].devices
-        assert [(d.resource_name, list(d.device_ids), [n.ID for n in d.topology.nodes]) for d in held] == [
-            (FOO, ["a"], [1])
-        ]
+        (held,) = listed[0].containers[0].devices
+        assert (held.resource_name, list(held.device_ids), [n.ID for n in held.topology.nodes]) == (FOO, ["a"], [1])
         everything = await stub.GetAllocatableResources(resources.AllocatableResourcesRequest())
         assert sorted(i for d in everything.devices for i in d.device_ids) == ["a", "b"]
         one = await stub.Get(resources.GetPodResourcesRequest(pod_name="p1", pod_namespace="default"))
