@@ -44,7 +44,7 @@ def _metric(metric: Json, measured: Any) -> tuple[str, str]:
     name = source["name"]
     where = f"container {container} of pods" if container else "pods"
     seen = next(
-        (found.get("current") or {} for found, of in map(_source, measured) if _is(found, of, name, container)), {}
+        (found.get("current") or {} for found in map(_named, measured) if found["key"] == (name, container)), {}
     )
     average, target = seen.get("averageValue", UNKNOWN), source.get("target") or {}
     if target.get("averageUtilization") is None:
@@ -59,8 +59,10 @@ def _source(metric: Json) -> tuple[Json | None, str]:
     return source, (source or {}).get("container", "")
 
 
-def _is(found: Json | None, of: str, name: str, container: str) -> bool:
-    return found is not None and (found["name"], of) == (name, container)
+def _named(metric: Json) -> Json:
+    """A measured metric with what tells it from others."""
+    source, container = _source(metric)
+    return {**(source or {}), "key": ((source or {}).get("name"), container)}
 
 
 def _rules(lines: Lines, label: str, rules: Json) -> None:
