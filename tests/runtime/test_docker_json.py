@@ -143,3 +143,9 @@ def test_a_container_that_could_not_start() -> None:
     assert info is not None
     assert (info.state, info.exit_code, info.error) == ("exited", 127, "no such file")
     assert info.finished_at == info.created_at
+
+
+def test_gpus_are_requested_by_id() -> None:
+    body = docker_create(replace(PLAIN, gpus=("GPU-1",)), "node", Limits())
+    wanted = {"Driver": "nvidia", "DeviceIDs": ["GPU-1"], "Capabilities": [["gpu"]]}
+    assert body["HostConfig"]["DeviceRequests"] == [wanted]

@@ -1,4 +1,4 @@
-"""A whole agent with Docker, kubectl, and a plugin of its own process: what containers see, and what nothing changes."""
+"""A whole agent, Docker, kubectl, and a plugin in a process of its own: what containers see, and what changes nothing."""
 
 from __future__ import annotations
 
