@@ -65,10 +65,16 @@ def read(filenames: Sequence[str], *, recursive: bool = False) -> list[Manifest]
     for name in filenames:
         for source, text in _texts(name, recursive=recursive):
             for document in documents(text, source):
-                found += _expand(document, source)
+                found += expand(document, source)
     if not found:
         raise click.ClickException(f"no objects in {', '.join(filenames)}")
     return found
+
+
+def texts(filenames: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(file, its text) for whoever reads what need not be manifests."""
+    for name in filenames:
+        yield from _texts(name, recursive=False)
 
 
 def native(manifest: Manifest) -> list[Manifest]:
@@ -167,7 +173,7 @@ def _download(url: str) -> str:
         raise click.ClickException(f"unable to read {url}: {error}") from None
 
 
-def _expand(document: Document, source: str) -> Iterator[Manifest]:
+def expand(document: Document, source: str) -> Iterator[Manifest]:
     """The object of a document, or those of a List."""
     whole = Manifest(document.value, source, document.places)
     if not isinstance(document.value, dict):

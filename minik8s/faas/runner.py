@@ -257,7 +257,11 @@ class Runner:
             if not run.dropped:
                 for task in outcome.tasks:
                     run.tasks[task.id] = task
-                    if not task.noted and not self._elsewhere(run.header, task):
+                    if self._elsewhere(run.header, task):
+                        # A worker may have fetched it, or the process was killed before the answer reached one: only
+                        # offering it once more is sure not to lose it.
+                        run.tasks[task.id] = task._replace(noted=False)
+                    elif not task.noted:
                         self._begin_task(run, task)
             for waiter, answer in answers:
                 _answer(waiter, answer)
