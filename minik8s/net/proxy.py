@@ -182,7 +182,7 @@ class ServiceProxy:
     async def _forget(self, before: Mapping[str, nft.Ruleset]) -> None:
         """What the kernel remembers of connections to endpoints that are gone."""
         pairs = [(part, self._wanted.part(key)) for key, part in before.items()]
-        flows = [flow for old, new in pairs for flow in services.stale_udp(old, new)]
+        flows = [f for old, new in pairs for f in services.stale_udp(old, new) + services.unanswered_tcp(old, new)]
         for key in before:
             dead = self._dead.pop(key, set()) - services.endpoint_ips(self._slices.by_index("service", key))
             flows += services.orphaned_tcp(self._wanted.part(key), dead)

@@ -40,13 +40,15 @@ class Backends(NamedTuple):
 class Flow(NamedTuple):
     """Connections of one `protocol` to `address` ("" = any: a port of the node) and `port`, answered by `endpoint`.
 
-    `endpoint` "" means all that nobody translated: the client spoke before there was an endpoint.
+    `endpoint` "" means all that nobody translated: the client spoke before there was an endpoint. `unanswered`: only
+    those to which nothing has come back.
     """
 
     protocol: str
     address: str
     port: int
     endpoint: str
+    unanswered: bool = False
 
 
 def service_key(piece: EndpointSlice) -> str:
@@ -131,6 +133,13 @@ def stale_udp(before: Ruleset, after: Ruleset) -> list[Flow]:
     old, new = endpoints_of(before, "udp"), endpoints_of(after, "udp")
     stale = [Flow("udp", *door, ip) for door, ips in old.items() for ip in sorted(ips - new.get(door, frozenset()))]
     return stale + [Flow("udp", *door, "") for door in new if door not in old]
+
+
+def unanswered_tcp(before: Ruleset, after: Ruleset) -> list[Flow]:
+    """Attempts to connect to endpoints that went: to a lost node, say. Connections that stand are let be."""
+    old, new = endpoints_of(before, "tcp"), endpoints_of(after, "tcp")
+    gone = ((door, ip) for door, ips in old.items() for ip in sorted(ips - new.get(door, frozenset())))
+    return [Flow("tcp", *door, ip, unanswered=True) for door, ip in gone]
 
 
 def orphaned_tcp(contents: Ruleset, dead: Iterable[str]) -> list[Flow]:

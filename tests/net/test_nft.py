@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from minik8s.net import nft
 from minik8s.net.nftables import NotThere, parse_table, translate
-from minik8s.net.services import backends, loses_sticky_endpoint, render, sort_affinity, stale_udp
+from minik8s.net.services import Flow, backends, loses_sticky_endpoint, render, sort_affinity, stale_udp
 
 from .objects import endpoint, make_service, make_slice
 
@@ -191,10 +191,10 @@ def test_udp_flows_to_forget() -> None:
         return render(service, [piece], "n1", own=frozenset())
 
     assert stale_udp(contents("10.0.0.1", "10.0.0.2"), contents("10.0.0.2", "10.0.0.3")) == [
-        ("udp", "10.96.0.7", 53, "10.0.0.1"),
-        ("udp", "", 30053, "10.0.0.1"),
+        Flow("udp", "10.96.0.7", 53, "10.0.0.1"),
+        Flow("udp", "", 30053, "10.0.0.1"),
     ]
-    assert stale_udp(nft.EMPTY, contents("10.0.0.1")) == [("udp", "10.96.0.7", 53, ""), ("udp", "", 30053, "")]
+    assert stale_udp(nft.EMPTY, contents("10.0.0.1")) == [Flow("udp", "10.96.0.7", 53, ""), Flow("udp", "", 30053, "")]
     assert stale_udp(contents("10.0.0.1"), contents("10.0.0.1", "10.0.0.2")) == []
     sticky = make_service(sessionAffinity="ClientIP")
     old = render(sticky, [make_slice(endpoint("10.0.0.1"))], "n1", own=frozenset())

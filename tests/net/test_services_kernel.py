@@ -505,6 +505,36 @@ async def test_a_client_of_a_pod_that_vanished_is_reset_and_one_of_a_pod_that_is
                 await asyncio.wait_for(loop.sock_recv(client, 100), 3)
 
 
+async def test_who_comes_from_the_port_of_an_unanswered_attempt_is_not_led_after_it(node: Node) -> None:
+    service = make_service()
+    sh("ip link add hole type veth peer name nowhere && ip link set hole up && ip link set nowhere up")
+    sh("ip route add 10.244.9.9 dev hole && ip neighbour add 10.244.9.9 lladdr 02:00:00:00:00:09 dev hole")
+    node.feed.put(service, make_slice(endpoint("10.244.9.9"), ports=[{"port": 8080}]))
+    loop = asyncio.get_running_loop()
+
+    async def connects(port: int) -> bool:
+        sock = inside(node.b, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        with sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((node.ip_b, port))
+            try:
+                await asyncio.wait_for(loop.sock_connect(sock, (VIP, 80)), 0.3)
+            except TimeoutError:
+                return False
+        return True
+
+    async def swallowed() -> bool:
+        try:
+            return not await connects(40001)
+        except ConnectionRefusedError:  # the kernel does not know the service yet
+            return False
+
+    await until(swallowed)
+    node.serve(service, "a")
+    await answers(node.b, VIP, 80, "a")
+    assert await connects(40001)
+
+
 async def test_a_restarted_proxy_disturbs_nobody(host: Host, tmp_path: Path) -> None:
     config = {"clientIP": {"timeoutSeconds": 60}}
     feed = Feed()
