@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "attach": ("streams", "attach", "Attach to a running container."),
     "port-forward": ("streams", "port_forward", "Forward local ports to a pod."),
     "wf": ("workflow", "wf", "Store, run and watch workflows."),
+    "gpu": ("gpu", "gpu", "List, follow and cancel jobs on supercomputers, and fetch their results."),
     "cordon": ("nodes", "cordon", "Let no new pods onto a node."),
     "uncordon": ("nodes", "uncordon", "Let pods onto a node again."),
     "drain": ("nodes", "drain", "Move pods away from a node."),

@@ -73,7 +73,8 @@ class Wire:
         content_type: str = JSON,
         accept: str = JSON,
     ) -> bytes:
-        data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        data = body if body is None or isinstance(body, bytes) else (
+            json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())  # fmt: skip
         headers = self._headers(accept) | ({"Content-Type": content_type} if data is not None else {})
         reused = self._kept is not None
         connection = self._kept or self._connect()

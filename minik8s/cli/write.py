@@ -133,9 +133,10 @@ def need_files(filenames: Sequence[str]) -> None:
 @click.option("--server-side", is_flag=True, help="Not served yet.")
 @click.option("--force", is_flag=True, help="Make anew what cannot be changed.")
 @click.option("--overwrite/--no-overwrite", default=True, hidden=True)
+@click.option("-j", "--job-archive", "archive", default="", help="Archive with the sources of the file's GpuJob.")
 def apply(
     cluster: Cluster, filenames: tuple[str, ...], recursive: bool, output: str, dry_run: str, validate: str,
-    server_side: bool, force: bool, overwrite: bool,
+    server_side: bool, force: bool, overwrite: bool, archive: str,
 ) -> None:  # fmt: skip
     """Make objects as files say: create what is missing, change what differs, leave alone what others have set."""
     need_files(filenames)
@@ -148,7 +149,17 @@ def apply(
         raise click.ClickException(
             f"{nameless.manifest.where('metadata')}: apply needs a name, generateName is for create"
         )
-    writing.each(wanted, lambda target: Applying(writing, target, force=force).run(), "applying")
+    writing.each(wanted, lambda target: _apply_one(writing, target, archive, force=force), "applying")
+
+
+def _apply_one(writing: Writing, target: Target, archive: str, *, force: bool) -> None:
+    """An object, and the archive that comes with a GpuJob."""
+    from minik8s.cli import gpu
+
+    data = gpu.announce(target.manifest.obj, archive) if target.manifest else None
+    Applying(writing, target, force=force).run()
+    if data is not None and writing.dry_run == "none":
+        gpu.send(writing.cluster, target.path, data)
 
 
 class Applying:

@@ -80,6 +80,14 @@ class HpcClusterController(Controller):
         self._sites[key] = (site, self._tasks.create_task(site.run(), name=f"cluster {meta.name}"), cluster.spec)
         return site
 
+    def release(self, namespace: str, cluster: str, secret: str) -> None:
+        """Nobody needs the login of a job of its own any more."""
+        held = self._clusters.get(namespace, cluster)
+        if held is None or held.spec.secretRef.name != secret:
+            site = self._sites.pop((namespace, cluster, secret), None)
+            if site is not None:
+                site[1].cancel()
+
     def _state_changed(self, key: Key) -> None:
         self.queue.add(f"{key[0]}/{key[1]}")
         self.on_cluster(key[0], key[1])

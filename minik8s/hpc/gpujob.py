@@ -78,10 +78,20 @@ class GpuJobController(Controller):
         if job is None:
             return
         self.queue.add(job.key)
+        if job.spec.secretRef is not None and (new is None or new.status.phase in TERMINAL):
+            self._release(job, job.spec.secretRef.name)
         if new is None or (old is not None and old.status.phase != new.status.phase and new.status.phase in TERMINAL):
             for other in self._jobs.list(job.metadata.namespace):
                 if any(each.name == job.metadata.name for each in other.spec.dependsOn):
                     self.queue.add(other.key)
+
+    def _release(self, job: GpuJob, secret: str) -> None:
+        """Its own login goes with the last job that uses it."""
+        others = self._jobs.list(job.metadata.namespace)
+        if not any(o.spec.secretRef and o.spec.secretRef.name == secret and o.status.phase not in TERMINAL for o in others
+                   if o.metadata.uid != job.metadata.uid):  # fmt: skip
+            cluster = self._cluster(job)
+            self._sites.release(job.metadata.namespace, cluster.metadata.name if cluster else "", secret)
 
     def _told(self, uid: str) -> None:
         for job in self._jobs.by_index("uid", uid):

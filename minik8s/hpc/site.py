@@ -29,6 +29,7 @@ GRACE = 30.0  # seconds for which no source may know a job: accounting is some s
 GRACE_WITHOUT_ACCOUNTING = 600.0  # seconds, where accounting is there and does not answer
 LOOKED_AT = 400  # jobs in one look: what does not fit waits for the next poll
 TAILED = 256 * 1024  # bytes of a running job's output in one go
+REFUSED_AGAIN = 60.0  # seconds until a refused login is tried again: some sites lock accounts
 GROWTH = 1.5  # of the time between polls at rest
 log = get_logger("hpc")
 
@@ -110,19 +111,21 @@ class Site:
     async def run(self) -> None:
         delays = backoff(1.0, 30.0)
         while True:
+            refused = False
             try:
                 await self._connect()
                 delays = backoff(1.0, 30.0)
                 await self._poll_for_ever()
             except Unreachable as error:
                 self._failed(error)
+                refused = error.reason == "LoginRefused"
             finally:
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
             self._wake.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(next(delays)):
+                async with asyncio.timeout(max(next(delays), REFUSED_AGAIN if refused else 0.0)):
                     await self._wake.wait()
 
     async def _connect(self) -> None:

@@ -39,5 +39,4 @@ def healthy(slurm: Slurm) -> Iterator[Slurm]:
     """A Slurm of which the test may break things: what does not run afterwards is started again."""
     yield slurm
     slurm.up()
-    slurm.say("scontrol", "update", f"nodename={os.uname().nodename.split('.')[0]}", "state=resume") if (
-        "down" in slurm.say("sinfo", "-h", "-o", "%t")) else None  # fmt: skip
+    slurm.resume()

@@ -40,6 +40,11 @@ class Slurm:
             time.sleep(0.02)
         (self.base / f"run/{daemon}.pid").unlink()
 
+    def resume(self) -> None:
+        """Bring the node back; it may have come back by itself."""
+        node = f"nodename={os.uname().nodename.split('.')[0]}"
+        subprocess.run(["scontrol", "update", node, "state=resume"], env=self.env, check=False, capture_output=True)
+
     def cut(self) -> None:
         """End all connections of the user, as a broken link does."""
         subprocess.run(["pkill", "-9", "-u", USER, "-f", f"sshd: {USER}"], check=False)
