@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minik8s.config import Config
+from minik8s.kubelet.devices import sockets
 from minik8s.net import nft, peers
 from minik8s.net.base import NetworkError
 from minik8s.net.host_resolver import HostResolver
@@ -47,6 +48,7 @@ class Found:
     tables: list[str] = field(default_factory=list)
     mounts: list[str] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    sockets: list[Path] = field(default_factory=list)  # for device plugins, with nobody behind them
     resolver: list[Path] = field(default_factory=list)  # files by which this host resolves the cluster's names
     unit: bool = False
     notes: list[str] = field(default_factory=list)  # what could not be looked at, and why
@@ -57,6 +59,7 @@ class Found:
         listed += [("link", name) for name in self.links] + [("route", name) for name in self.routes]
         listed += [("nft table", name) for name in self.tables]
         listed += [("host DNS in", str(path)) for path in self.resolver]
+        listed += [("socket", str(path)) for path in self.sockets]
         listed += [("mount", name) for name in self.mounts] + [("folder", str(path)) for path in self.folders]
         listed += [("systemd unit", str(UNIT_FILE))] * self.unit
         return [f"{what} {name}" for what, name in listed]
@@ -91,6 +94,7 @@ class Reset:
         await self._plan_containers(found)
         await self._plan_network(found)
         found.resolver = self._resolver.taken()
+        found.sockets = sockets.left(self._config.device_plugins)
         data = str(self._config.data_dir)
         found.mounts = [mount for mount in _mounts() if mount.startswith(data + "/")]
         return found
@@ -137,6 +141,7 @@ class Reset:
         if self._network is not None:
             await self._network.teardown()
             await peers.withdraw(self._netlink)
+        await asyncio.to_thread(sockets.tidy, self._config.device_plugins)
         await asyncio.to_thread(_remove_files, found)
 
 

@@ -23,11 +23,10 @@ from minik8s.kubelet.devices.answers import allocation
 from minik8s.kubelet.devices.checkpoint import Checkpoint, Content
 from minik8s.kubelet.devices.errors import DevicesRefused, PluginFailed, WaitingForPlugin
 from minik8s.kubelet.devices.fleet import GONE_SECONDS, Fleet, Resource
-from minik8s.kubelet.devices.sockets import SOCKET, Unusable, prepare, serving
+from minik8s.kubelet.devices.sockets import POD_RESOURCES, SOCKET, Unusable, prepare, serving
 from minik8s.kubelet.kit import Allocation, Amount
 from minik8s.log import get_logger
 
-POD_RESOURCES = "pod-resources"  # folder beside that of the plugins
 SERVICES = "minik8s.kubelet.devices.services"
 log = get_logger("devices")
 

@@ -19,6 +19,7 @@ from typing import Any
 from minik8s.log import get_logger
 
 SOCKET = "kubelet.sock"
+POD_RESOURCES = "pod-resources"  # folder beside that of the plugins
 LAST_SECONDS = 1.0  # for calls that are under way when we stop
 log = get_logger("devices")
 
@@ -38,6 +39,21 @@ def prepare(folder: Path) -> None:
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise Unusable(f"{folder}: {error.strerror or error}") from None
+
+
+def left(folder: Path) -> list[Path]:
+    """Sockets of ours and of plugins behind which nobody is any more: somebody was killed. Blocking."""
+    there = [*folder.glob("*.sock"), *(folder.parent / POD_RESOURCES).glob(SOCKET)]
+    return sorted(path for path in there if path.is_socket() and not _answers(path))
+
+
+def tidy(folder: Path) -> None:
+    """Take away what is `left`, and the folders if nothing else is in them. Blocking."""
+    for path in left(folder):
+        path.unlink(missing_ok=True)
+    for empty in (folder, folder.parent / POD_RESOURCES, folder.parent):
+        with suppress(OSError):  # it is not, or was never there
+            empty.rmdir()
 
 
 def _answers(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A whole agent, Docker, kubectl, and a plugin in a process of its own: what containers see, and what changes nothing."""
+"""A whole agent, Docker, kubectl and a plugin of its own process: what containers see, and what changes nothing."""
 
 from __future__ import annotations
 
@@ -86,6 +86,8 @@ def test_life_of_devices(tmp_path: Path) -> None:
             until(lambda: amounts(agent) == ("3", "0"))
         assert get(agent, "two")["status"]["phase"] == "Running"
         _kill_agent(agent, folder, listed)
+        agent.kill9()
+    assert not folder.exists(), "reset takes dead sockets away, ours and theirs"
 
 
 def _schedule_two_of_three(agent: Agent) -> None:
