@@ -25,8 +25,8 @@ need() {
   DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -qq install -y --no-install-recommends \
     "${missing[@]}" >/dev/null
   # Where systemd runs, these packages start servers, now and at each boot; only their programs are wanted.
-  [ ! -d /run/systemd/system ] || for unit in etcd nginx; do
-    [[ " ${missing[*]}" != *" $unit"* ]] || systemctl -q disable --now "$unit" || true
+  [ ! -d /run/systemd/system ] || for unit in etcd nginx prometheus munge slurmctld slurmdbd slurmd mariadb ssh; do
+    [[ " ${missing[*]}" != *" "?(open)"$unit"* ]] || systemctl -q disable --now "$unit" || true
   done
 }
 
