@@ -237,6 +237,22 @@ def history(cluster: Cluster, name: str, output: str) -> None:
 
 @_verb(wf)
 @click.argument("name")
+@click.option("-o", "--output", type=click.Choice(["svg", "dot", "text"]), default="text")
+def graph(cluster: Cluster, name: str, output: str) -> None:
+    """Draw a run with what it did, or else the workflow of that name."""
+    plural, name = _found(cluster, name)
+    if plural == "workflowruns":
+        echo(cluster.wire.call("GET", _path(cluster, plural, name, "graph"), {"format": output}).decode())
+        return
+    from minik8s.faas.admission import parsed
+    from minik8s.faas.workflow.drawing import FORMS
+
+    definition = parsed(cluster.wire.get(_path(cluster, plural, name))["spec"]["definition"])
+    echo(FORMS[output](definition, None, name))
+
+
+@_verb(wf)
+@click.argument("name")
 @click.option("--error", default="", help="Name of the error for which it ends.")
 @click.option("--cause", default="", help="A sentence about it.")
 def stop(cluster: Cluster, name: str, error: str, cause: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from minik8s.api.errors import BadRequest, Conflict
+import msgspec
+
+from minik8s.api.errors import BadRequest, Conflict, NotFound
 from minik8s.api.kinds.workflow import GROUP
 from minik8s.api.kinds.workflowrun import WorkflowRun
 from minik8s.api.resource import Json
@@ -17,6 +20,7 @@ from minik8s.clock import rfc3339_milli
 from minik8s.faas import resources
 from minik8s.faas.runner import Run, Runner
 from minik8s.faas.tokens import Tokens
+from minik8s.faas.workflow import drawing
 from minik8s.faas.workflow.execution import Task
 
 PAGE = 500  # events
@@ -34,6 +38,7 @@ class WorkflowApi:
     def subresources(self) -> Mapping[tuple[str, str], Answer]:
         return {
             ("history", "get"): self.history,
+            ("graph", "get"): self.graph,
             ("stop", "create"): self.stop,
             ("redrive", "create"): self.redrive,
         }
@@ -64,6 +69,25 @@ class WorkflowApi:
             for event in events
         ]
         return json_response({"kind": "WorkflowRunHistory", "apiVersion": VERSION, "metadata": meta, "events": shown})
+
+    async def graph(self, call: Call) -> ApiResponse:
+        """The workflow as the run knows it, and what the run did; `format` is svg (the default), dot or text."""
+        form = call.query.get("format") or "svg"
+        if form not in drawing.FORMS:
+            raise BadRequest(f"format: {form[:40]!r} is none of {', '.join(drawing.FORMS)}")
+        uid = await self._uid(call)
+        found = await self._runner.history.find(uid)
+        if found is None:
+            raise NotFound(f'workflow run "{call.info.name}" has not begun')
+        events = await self._runner.history.read(uid)
+        definition = msgspec.json.decode(found.definition)
+
+        def draw() -> bytes:
+            return drawing.FORMS[form](definition, drawing.marks(events), found.header.key).encode(errors="replace")
+
+        headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        content = "image/svg+xml" if form == "svg" else "text/plain; charset=utf-8"
+        return ApiResponse(200, await asyncio.to_thread(draw), content, headers)
 
     async def stop(self, call: Call) -> ApiResponse:
         """Answers when it is durable that the run has ended."""

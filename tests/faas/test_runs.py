@@ -305,3 +305,16 @@ async def test_objects_are_made_and_followed_to_their_end(it: Cluster) -> None:
     status = (await ended(it)).status
     assert status.phase == "Succeeded", status
     assert status.output["metadata"]["name"] == made.metadata.name
+
+
+async def test_a_run_is_drawn(it: Cluster) -> None:
+    await define(it, "w", one({"Type": "Pass"}))
+    await run(it, "w")
+    await ended(it)
+    path = f"{BASE.replace('workflows', 'workflowruns')}/r/graph"
+    drawn = await it.client.transport.request("GET", path)
+    assert drawn.startswith(b"<svg ")
+    assert b'data-state="A" data-status="succeeded"' in drawn
+    assert b"A [Pass]" in await it.client.transport.request("GET", path, query={"format": "text"})
+    with pytest.raises(StatusError, match="none of svg, dot, text"):
+        await it.client.transport.request("GET", path, query={"format": "gif"})
