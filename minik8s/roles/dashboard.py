@@ -38,6 +38,10 @@ def dashboard_url(config: Config) -> str:
     """Where a browser finds it, as said to people: this machine's address where it listens on all."""
     host, port = config.dashboard_address
     if is_loopback(host):
-        return f"http://{host}:{port}/"
+        return f"http://{_bracketed(host)}:{port}/"
     shown = config.advertised if host in ("", "0.0.0.0", "::") else host
-    return f"https://{f'[{shown}]' if ':' in shown else shown}:{port}/"
+    return f"https://{_bracketed(shown)}:{port}/"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -102,7 +102,7 @@ class Site:
         """The browser's session. Raises Unauthorized, and Forbidden for a change that no page of ours has made."""
         session = self._sessions.find(request.cookies.get(self._cookie, ""))
         given = request.headers.get("X-CSRF-Token", "")
-        if changes and not hmac.compare_digest(given.encode(), session.csrf.encode()):
+        if changes and not hmac.compare_digest(given.encode(errors="surrogateescape"), session.csrf.encode()):
             raise Forbidden("the X-CSRF-Token is missing or wrong: load the page again")
         return session
 

@@ -8,7 +8,7 @@ from typing import Any
 from minik8s.api.errors import BadRequest
 
 
-def dump(document: Any) -> str:
+def dump(document: dict[str, Any]) -> str:
     from ruamel.yaml import YAML
 
     yaml: Any = YAML(typ="safe", pure=True)
@@ -16,7 +16,8 @@ def dump(document: Any) -> str:
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 4096
     text = StringIO()
-    yaml.dump(document, text)
+    first = {key: document[key] for key in ("apiVersion", "kind", "metadata") if key in document}
+    yaml.dump({**first, **document}, text)
     return text.getvalue()
 
 

@@ -20,7 +20,7 @@ const COLUMNS = [
   { ...name, cell: (o) => (byKind[o.kindName] ? html`<a href=${linkTo(byKind[o.kindName])(o)}>${o.metadata.name}</a>` : o.metadata.name) },
   { ...namespace, wide: false },
   { title: "Labels", value: (o) => Object.entries(o.metadata.labels ?? {}).map(([key, value]) => `${key}=${value}`).join(" "), cell: (o) => html`<${Labels} of=${o.metadata.labels} />`, wide: true, width: "minmax(10rem, 3fr)" },
-  age,
+  { ...age, wide: true },
 ];
 
 function Search({ namespace: where }) {
