@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -284,3 +286,34 @@ async def test_another_kubelet_keeps_its_sockets(tmp_path: Path) -> None:
             assert not second.manager.amounts()
         running.cancel()
         await asyncio.wait([running])
+
+
+@pytest.mark.parametrize("name", ["file/device-plugins", "x" * 120])
+async def test_a_folder_that_cannot_be_had(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """No directory, or longer than a socket's path may be: a warning, and a node without devices."""
+    (tmp_path / "file").touch()
+    manager = DeviceManager(tmp_path / name, tmp_path / "data", list)
+    running = asyncio.create_task(manager.run())
+    await manager.admit(pod("p", 1))
+    said = ""
+    async with asyncio.timeout(10):
+        while "no device plugins on this node" not in said:
+            await asyncio.sleep(0.01)
+            said += capsys.readouterr().out
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_a_checkpoint_that_is_broken_is_kept_aside(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "devices.json").write_text("{")
+    async with host(tmp_path) as node, plugged(Made(Device("a")), node):
+        await node.amount(1, 1)
+        await node.start(pod("p", 1))
+    assert (tmp_path / "data" / "devices.broken").read_text() == "{"
+
+
+def test_grpc_is_not_loaded_before_a_plugin_comes() -> None:
+    check = "import sys, minik8s.roles.node; sys.exit('grpclib' in sys.modules or 'google.protobuf' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -42,17 +42,20 @@ def pod(name: str, number: int, resource: str = FOO, command: str = "sleep 3600"
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
 
 
-def amounts(agent: Agent, resource: str = FOO) -> tuple[str, str]:
-    status = agent.kubectl("get", "nodes", "-o", "json").json["items"][0]["status"]
-    return status["capacity"].get(resource, "-"), status["allocatable"].get(resource, "-")
+def amounts(agent: Agent, capacity: int, allocatable: int, resource: str = FOO) -> None:
+    """Wait until the node has as many."""
+    escaped = resource.replace(".", "\\.")
+    for part, number in (("capacity", capacity), ("allocatable", allocatable)):
+        condition = f"--for=jsonpath={{.status.{part}.{escaped}}}={number}"
+        agent.kubectl("wait", "node", "--all", condition, "--timeout=20s")
 
 
 def get(agent: Agent, name: str) -> Any:
     return agent.kubectl("get", "pod", name, "-o", "json").json
 
 
-def phase(agent: Agent, name: str, wanted: str) -> Any:
-    return until(lambda: get(agent, name) if get(agent, name)["status"].get("phase") == wanted else None)
+def phase(agent: Agent, name: str, wanted: str) -> None:
+    agent.kubectl("wait", f"pod/{name}", f"--for=jsonpath={{.status.phase}}={wanted}", "--timeout=20s")
 
 
 def waits_for(agent: Agent, name: str) -> str:
@@ -71,19 +74,19 @@ def test_life_of_devices(tmp_path: Path) -> None:
     with Agent.lent("--device-plugins", str(folder), "--fake-device", f"{FAKE}=2") as agent:
         agent.start()
         agent.kubectl("wait", "--for=condition=Ready", "node", "--all")
-        until(lambda: amounts(agent, FAKE) == ("2", "2"))
+        amounts(agent, 2, 2, FAKE)
         with plugin(folder, listed) as process:
-            until(lambda: amounts(agent) == ("3", "3"))
+            amounts(agent, 3, 3)
             _schedule_two_of_three(agent)
             listed.write_text("a b")  # one is lost, and comes back
-            until(lambda: amounts(agent) == ("2", "2"))
+            amounts(agent, 2, 2)
             listed.write_text("a b c!")
-            until(lambda: amounts(agent) == ("3", "2"))
+            amounts(agent, 3, 2)
             listed.write_text("a b c")
-            until(lambda: amounts(agent) == ("3", "3"))
+            amounts(agent, 3, 3)
             _describe(agent)
             process.send_signal(signal.SIGKILL)
-            until(lambda: amounts(agent) == ("3", "0"))
+            amounts(agent, 3, 0)
         assert get(agent, "two")["status"]["phase"] == "Running"
         _kill_agent(agent, folder, listed)
         agent.kill9()
@@ -122,7 +125,7 @@ def _kill_agent(agent: Agent, folder: Path, listed: Path) -> None:
     node = agent.kubectl("get", "nodes", "-o", "name").out.strip().removeprefix("node/")
     agent.kill9()
     agent.start()
-    until(lambda: amounts(agent) == ("0", "0"))
+    amounts(agent, 0, 0)
     waiting = json.loads(pod("late", 1))
     waiting["spec"]["nodeName"] = node
     agent.kubectl("apply", "-f", "-", stdin=json.dumps(waiting))
@@ -138,6 +141,7 @@ def _kill_agent(agent: Agent, folder: Path, listed: Path) -> None:
         beyond = json.loads(pod("beyond", 2))
         beyond["spec"]["nodeName"] = node
         agent.kubectl("apply", "-f", "-", stdin=json.dumps(beyond))
-        failed = phase(agent, "beyond", "Failed")["status"]
+        phase(agent, "beyond", "Failed")
+        failed = get(agent, "beyond")["status"]
         assert failed["reason"] == "UnexpectedAdmissionError"
         assert "Requested: 2, Available: 0" in failed["message"]
