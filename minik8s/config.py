@@ -65,7 +65,7 @@ class Config:
     cluster_domain: str = _option("cluster.local", "Domain of cluster names.", metavar="DOMAIN")
     host_dns: bool = _option(False, "Let this host itself resolve the cluster's names, too, until it is switched off.")
     kubelet_port: int = _option(10250, "Port of this node's kubelet (logs, exec …).", metavar="PORT")
-    ingress: str = _option("auto", "nginx for Ingress and DNS objects: from the first one on, or never.", choices=INGRESS)
+    ingress: str = _option("auto", "nginx for Ingress and DNS objects: from the first on, or never.", choices=INGRESS)
     ingress_image: str = _option("minik8s/nginx:1", "Image of that nginx (scripts/images makes it).", metavar="IMAGE")
     ingress_http_port: int = _option(80, "Port of every node on which it answers HTTP.", metavar="PORT")
     ingress_https_port: int = _option(443, "Port of every node on which it answers HTTPS.", metavar="PORT")
@@ -85,7 +85,7 @@ class Config:
     )
     workflows: bool = _option(True, "Run WorkflowRuns, on the master.")
     workflow_http_allow: str = _option(
-        "", "Networks of the master itself that HTTP tasks of workflows may reach, too, e.g. 127.0.0.0/8.", metavar="CIDR"
+        "", "Networks of the master that HTTP tasks of workflows may reach, too, e.g. 127.0.0.0/8.", metavar="CIDR"
     )
     join: str = _option("", "Master to join, for --role worker (default port 6443).", metavar="ADDR[:PORT]")
     token: str = _option("", "Token printed by 'minik8s init' or 'minik8s token create'.", metavar="TOKEN")

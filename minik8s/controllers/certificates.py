@@ -51,8 +51,8 @@ def judge(
 
     A node is its key: what bears another machine's key does not get its name, alive or not, until somebody has deleted
     the Node. (That machine may only be cut off, and run its pods: another of that name would run them, too.)
-    `holder` is the node of that name, None if there is none. `reserved` are the API server's names and addresses in the cluster, for which no
-    node may speak: it could pass for it.
+    `holder` is the node of that name, None if there is none. `reserved` are the API server's names and addresses in the
+    cluster, for which no node may speak: it could pass for it.
     """
     if spec.signerName not in (CLIENT_SIGNER, SERVING_SIGNER):
         return Verdict(None, "")

@@ -1,4 +1,4 @@
-"""`scripts/bench [--quick] [--net] [--faas] [NAME...] [--json FILE]`: measure, show each result as it comes, then one table."""
+"""`scripts/bench [--quick] [--net] [--faas] [NAME...] [--json FILE]`: measure, show each result, then one table."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ from minik8s.api.kinds.columns import AGE, NAME, dig
 from minik8s.api.meta import Object, Struct
 from minik8s.api.resource import Column, Resource
 
-
 NODE_LEASES = "kube-node-lease"  # the namespace of nodes' heartbeats
 # Of that namespace: how often, in seconds, the master wants heartbeats. It is where every node may read it.
 INTERVAL_ANNOTATION = "minik8s.io/node-lease-interval"
