@@ -20,7 +20,8 @@ from minik8s.api.quantity import parse_quantity
 from minik8s.client.base import Transport
 
 INTERVAL = 15.0  # seconds
-UNMEASURED = 60.0  # seconds between looks while nothing is measured
+PATIENT = 6  # looks without a measurement, as at the start, after which they become rare
+UNMEASURED = 120.0  # seconds between those
 SLOTS = 240  # an hour
 MOST = 6000  # series; beyond that, new ones are not kept
 METRICS = "/apis/metrics.k8s.io/v1beta1"
@@ -126,6 +127,7 @@ def _amount(usage: dict[str, str], resource: str) -> float:
 
 async def collect(history: History, transport: Transport) -> None:
     """Fill the history for ever. While the metrics cannot be had the rings stand still."""
+    misses = 0
     while True:
         found: list[Any] = []
         try:
@@ -135,4 +137,5 @@ async def collect(history: History, transport: Transport) -> None:
             pass  # there is no metrics API, or it does not answer now
         if found:
             history.add(time.time(), found)
-        await asyncio.sleep(INTERVAL if found else UNMEASURED)
+        misses = 0 if found else misses + 1
+        await asyncio.sleep(INTERVAL if misses < PATIENT else UNMEASURED)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.e2e.space import HTTP, HTTPS, Space
+from tests.e2e.space import DASHBOARD, HTTP, HTTPS, Space
 from tests.images import docker_answers, make_images
 from tests.kubectls import BOTH, KUBECTLS
 
@@ -41,7 +41,8 @@ def possible() -> None:
 
 @pytest.fixture(scope="package")
 def agent(possible: None) -> Iterator[Agent]:
-    with Agent.lent("--ingress-http-port", str(HTTP), "--ingress-https-port", str(HTTPS)) as lent:
+    ports = ("--ingress-http-port", str(HTTP), "--ingress-https-port", str(HTTPS), "--dashboard-listen", DASHBOARD)
+    with Agent.lent(*ports, "--dashboard-write") as lent:
         lent.start()
         lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=20s")
         yield lent
