@@ -53,10 +53,9 @@ class WorkflowApi:
         uid = await self._uid(call)
         limit = min(_number(call.query.get("limit"), "limit", PAGE), LONGEST_PAGE) or PAGE
         after = _number(call.query.get("continue"), "continue", 0)
-        events = await self._runner.history.read(uid, after=after, limit=limit + 1)
+        events = await self._runner.history.read(uid, after=after, limit=limit)
         meta: Json = {"name": call.info.name, "namespace": call.info.namespace}
-        if len(events) > limit:
-            events = events[:limit]
+        if events and await self._runner.history.read(uid, after=events[-1].id, limit=1):
             meta["continue"] = str(events[-1].id)
         shown = [
             {

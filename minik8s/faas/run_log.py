@@ -74,7 +74,7 @@ class RunLog(Protocol):
     async def find(self, uid: str) -> Found | None: ...
 
     async def read(self, uid: str, *, after: int = 0, limit: int = 0) -> list[Event]:
-        """Events with numbers above `after`, at most `limit` (0: all)."""
+        """Events with numbers above `after`, at most `limit` (0: all); where they are large fewer, but one at least."""
         ...
 
     async def all(self) -> list[tuple[str, str, bool]]:

@@ -24,6 +24,7 @@ from minik8s.store.thread import WorkThread
 T = TypeVar("T")
 
 APPLICATION_ID = 0x6D6B3877  # "mk8w"
+PAGE_BYTES = 4 * 1024 * 1024  # after which a page of events is full, whatever its number
 FORMAT = 1  # user_version: raised when the tables change
 SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
@@ -84,10 +85,12 @@ class SqliteLog:
     async def read(self, uid: str, *, after: int = 0, limit: int = 0) -> list[Event]:
         def read() -> list[Event]:
             found: list[Event] = []
+            size = 0
             query = f"SELECT body FROM events WHERE run = {NUMBER} AND last > ? ORDER BY last"  # noqa: S608 - a constant
             for (body,) in self._db.execute(query, (uid, after)):
                 found += [event for event in decode(body) if event.id > after]
-                if limit and len(found) >= limit:
+                size += len(body)
+                if limit and found and (len(found) >= limit or size > PAGE_BYTES):
                     return found[:limit]
             return found
 

@@ -93,3 +93,17 @@ async def test_other_files_are_left_alone(tmp_path: Path) -> None:
             async with SqliteLog(path):
                 pass
         assert path.read_bytes() == before
+
+
+async def test_a_page_of_large_events_is_full_early(tmp_path: Path) -> None:
+    large = [Event(id, "PassStateEntered", 1.5, id - 1, {"input": "x" * 200_000}) for id in range(1, 61)]
+    async with SqliteLog(tmp_path / "w.db") as log:
+        await log.write([Entry("a", large[:1], header("a"), b"{}")])
+        for at in range(1, 60):
+            await log.write([Entry("a", large[at : at + 1])])
+        pages, after = [], 0
+        while page := await log.read("a", after=after, limit=5000):
+            pages.append(page)
+            after = page[-1].id
+    assert [event for page in pages for event in page] == large
+    assert len(pages) == 3
