@@ -1,8 +1,8 @@
 """A job as text for sbatch: its options, and the script that builds and runs it. Pure; golden tests hold the text.
 
 Options have been validated (`api/kinds/gpujob.py`): they contain nothing that a shell or sbatch's reader of `#SBATCH`
-lines understands. All else is quoted. Commands run in one shell, so that `cd`, `export` and `module load` last; the first
-that fails ends the job, with its exit code.
+lines understands. All else is quoted. Commands run in one shell, so that `cd`, `export` and `module load` last; the
+first that fails ends the job, with its exit code.
 """
 
 from __future__ import annotations

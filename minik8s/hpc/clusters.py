@@ -1,4 +1,5 @@
-"""HpcClusters: a connection to each, and its condition Reachable; further connections for jobs that log in as others."""
+"""HpcClusters: a connection to each, and its condition Reachable; further connections for jobs that log in as
+others."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ Key = tuple[str, str, str]  # namespace, cluster, Secret
 
 
 class HpcClusterController(Controller):
-    """`site` gives jobs their connection; jobs are told of by `on_job(uid)`, clusters that come back by `on_cluster`."""
+    """`site` gives jobs their connection; jobs are told of by `on_job(uid)`, clusters that come back by
+    `on_cluster`."""
 
     name = "hpccluster-controller"
     workers = 2

@@ -1,7 +1,7 @@
 """GpuJobs: sources up, one submission, results down. Each step is idempotent and what it means to do is stored before.
 
-Pending → Uploading → Submitted → Queued → Running → Downloading → Succeeded | Failed | Cancelled | Lost. A controller that
-is killed anywhere begins the step again, and the cluster's own marks make that harmless (`remote_text.submit`).
+Pending → Uploading → Submitted → Queued → Running → Downloading → Succeeded | Failed | Cancelled | Lost. A controller
+that is killed anywhere begins the step again, and the cluster's own marks make that harmless (`remote_text.submit`).
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class GpuJobController(Controller):
     def _release(self, job: GpuJob, secret: str) -> None:
         """Its own login goes with the last job that uses it."""
         others = self._jobs.list(job.metadata.namespace)
-        if not any(o.spec.secretRef and o.spec.secretRef.name == secret and o.status.phase not in TERMINAL for o in others
-                   if o.metadata.uid != job.metadata.uid):  # fmt: skip
+        logins = (o.spec.secretRef for o in others if o.key != job.key and o.status.phase not in TERMINAL)
+        if not any(login is not None and login.name == secret for login in logins):
             cluster = self._cluster(job)
             self._sites.release(job.metadata.namespace, cluster.metadata.name if cluster else "", secret)
 

@@ -1,7 +1,8 @@
 """What is said to the shell of a cluster's login node: framed commands, and each unit of work as one script. Pure.
 
-A unit does all of one step at once, so that a step costs one round trip and a cut connection leaves it done or not done.
-Everything that comes from a job is quoted. Exit codes of our own tell apart what a person must mend and what time mends.
+A unit does all of one step at once, so that a step costs one round trip and a cut connection leaves it done or not
+done. Everything that comes from a job is quoted. Exit codes of our own tell apart what a person must mend and what
+time mends.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ TRANSIENT = re.compile(
 
 
 def frame(nonce: str, script: str) -> bytes:
-    """A script for the shell behind the channel: in a shell of its own, its output between two lines nobody can guess."""
+    """A script for the shell behind the channel: in a shell of its own, its output between two lines nobody can
+    guess."""
     run = f"( eval {quote(script)} ) </dev/null 2>&1"
     return f"printf '\\n%s\\n' {nonce}-B; {run}; printf '\\n%s %d\\n' {nonce}-E $?\n".encode()
 
@@ -61,7 +63,8 @@ def unpack(folder: str, packed: str, sha256: str) -> str:
     return f"""cd {quote(folder)} || exit 1
 [ -d work ] && exit 0
 echo "{sha256}  {packed}" | sha256sum -c --status || {{ rm -f {quote(packed)}; echo checksum; exit 3; }}
-rm -rf work.new && mkdir work.new && tar -x -f {quote(packed)} -C work.new && mv work.new work && rm -f {quote(packed)}"""
+rm -rf work.new && mkdir work.new && tar -x -f {quote(packed)} -C work.new && mv work.new work || exit 5
+rm -f {quote(packed)}"""
 
 
 class Submitted(NamedTuple):
@@ -131,7 +134,8 @@ ASK_TOO = ("@rc", "@sacct", "@end")
 
 
 def look(jobs: Sequence[tuple[str, str, str]]) -> str:
-    """What the queue does not say: exit codes from the marks of the jobs, and accounting. `(folder, submission, id)`."""
+    """What the queue does not say: exit codes from the marks of the jobs, and accounting. `(folder, submission,
+    id)`."""
     marks = " ".join(quote(f"{folder}/{CONTROL}/{submission}") for folder, submission, _ in jobs)
     ids = ",".join(id for _, _, id in jobs)
     return f"""echo {ASK_TOO[0]}
@@ -139,7 +143,8 @@ for mark in {marks}; do for file in "$mark".rc "$mark".[0-9]*.rc; do
   [ -s "$file" ] && read -r rc < "$file" && printf '%s|%s\\n' "${{file##*/}}" "$rc"
 done; done
 echo {ASK_TOO[1]}
-if command -v sacct >/dev/null; then timeout 10 sacct -n -X -P -j {ids} -o {SACCT_FIELDS} 2>/dev/null; rc=$?; else rc=absent; fi
+if command -v sacct >/dev/null; then timeout 10 sacct -n -X -P -j {ids} -o {SACCT_FIELDS} 2>/dev/null; rc=$?
+else rc=absent; fi
 echo "{ASK_TOO[2]} $rc\""""
 
 
@@ -157,7 +162,8 @@ def listing(folder: str, limit: int) -> str:
 
 
 def tail(wanted: Sequence[tuple[str, int, int]]) -> str:
-    """New bytes of files that are being written, `(path, from byte, at most)`: for each its size, and them in base64."""
+    """New bytes of files that are being written, `(path, from byte, at most)`: for each its size, and them in
+    base64."""
     lines = [
         f'p={quote(path)}; if [ -f "$p" ]; then echo "@ $(stat -c %s "$p")"; '
         f'tail -c +{start + 1} "$p" | head -c {limit} | base64 -w 0; echo; else echo "@ -1"; echo; fi'

@@ -1,8 +1,8 @@
 """Reading what Slurm reports, and what follows for one job: lines in, an `Observation` out. Pure.
 
 Three sources, each of which may be silent: the queue forgets after a while, accounting is late or absent, and the
-exit code that a job leaves in its folder is missing when it was killed. Of a task the newest submission counts: requeued
-jobs keep their number.
+exit code that a job leaves in its folder is missing when it was killed. Of a task the newest submission counts:
+requeued jobs keep their number.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Results of jobs on the master's disk: one folder for each job, read by clients while it still grows.
 
-Names come from a cluster, so they are taken apart and put together again; what would lie outside of the job's folder does
-not exist. Who reads the output of a job that runs is remembered for a while: only then it is worth fetching more of it.
+Names come from a cluster, so they are taken apart and put together again; what would lie outside of the job's folder
+does not exist. Who reads the output of a job that runs is remembered for a while: only then it is worth fetching more
+of it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One login on one cluster: kept connected, its queue looked at for all jobs at once, what changed told.
 
-The controller asks a site to do a step (each is one round trip); the site's own task connects, with back-off, and polls:
-one command for the queue, and a second one only for jobs that the queue does not tell enough about. A queue that cannot
-be asked changes nothing that is known.
+The controller asks a site to do a step (each is one round trip); the site's own task connects, with back-off, and
+polls: one command for the queue, and a second one only for jobs that the queue does not tell enough about. A queue
+that cannot be asked changes nothing that is known.
 """
 
 from __future__ import annotations
@@ -264,8 +264,9 @@ class Site:
             f"mkdir -p {remote_text.quote(folder)}/{remote_text.CONTROL} && cd {remote_text.quote(folder)} || exit 1"
         )
         name = "packed.part"
-        if packed.stat().st_size <= 128 * 1024:
-            text = base64.b64encode(packed.read_bytes()).decode()
+        small = packed.stat().st_size <= 128 * 1024  # noqa: ASYNC240 - a file of this machine, just written
+        if small:
+            text = base64.b64encode(packed.read_bytes()).decode()  # noqa: ASYNC240
             begin += f"\n[ -d work ] || base64 -d > {name} <<'END'\n{text}\nEND"
             answer = await connection.run(begin + "\n" + remote_text.unpack(folder, name, sha256))
         else:

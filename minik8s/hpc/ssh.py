@@ -1,8 +1,8 @@
 """One SSH connection to a cluster: a shell that stays, spoken to in frames, and one SFTP channel. asyncssh lives here.
 
-A command of its own costs a tenth of a second over SSH; a frame in a shell that stays costs less than a millisecond. The
-shell is bash without its profile files, whatever the login shell is, and what a login prints is skipped: an answer is
-what stands between two lines with a number that nobody can guess.
+A command of its own costs a tenth of a second over SSH; a frame in a shell that stays costs less than a millisecond.
+The shell is bash without its profile files, whatever the login shell is, and what a login prints is skipped: an answer
+is what stands between two lines with a number that nobody can guess.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Connection:
         self._setup = setup
 
     async def run(self, script: str, timeout: float = FRAME_TIMEOUT) -> Answer:
-        """Run a script, return its exit code and what it printed. Raises Unreachable; then nobody knows what was done."""
+        """Run a script; its exit code and what it printed. Raises Unreachable: then nobody knows what was done."""
         async with self._turn:
             try:
                 async with asyncio.timeout(timeout):
@@ -189,8 +189,8 @@ async def connect(spec: HpcClusterSpec, login: Login, *, pinned: str = "") -> Co
         async with asyncio.timeout(CONNECT_TIMEOUT * (len(hops) + 1)):
             for host, port, user in [*hops, (spec.host, spec.port, "")]:
                 options = {
-                    "username": user or spec.user or login.user, "client_keys": keys, "agent_path": None, "config": None,
-                    "password": login.password or None, "keepalive_interval": KEEPALIVE, "keepalive_count_max": 3,
+                    "username": user or spec.user or login.user, "client_keys": keys, "agent_path": None, "config":
+                    None, "password": login.password or None, "keepalive_interval": KEEPALIVE, "keepalive_count_max": 3,
                     "known_hosts": None if trust else asyncssh.import_known_hosts(known),
                     "tunnel": made[-1] if made else (), "preferred_auth": "publickey,password,keyboard-interactive",
                 }  # fmt: skip

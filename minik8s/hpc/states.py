@@ -1,7 +1,7 @@
 """What Slurm says of a job, in its own words, as the phase and reason that a GpuJob has. Pure.
 
-Source of the words: squeue(1) and sacct(1), "JOB STATE CODES" of Slurm 22.05 to 24.11. Success comes from the state alone
-(a job that ran out of time may have exit code 0), and a word that nobody knows is no reason to give a job up.
+Source of the words: squeue(1) and sacct(1), "JOB STATE CODES" of Slurm 22.05 to 24.11. Success comes from the state
+alone (a job that ran out of time may have exit code 0), and a word that nobody knows is no reason to give a job up.
 """
 
 from __future__ import annotations

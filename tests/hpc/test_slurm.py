@@ -36,7 +36,7 @@ async def test_a_job_comes_back_with_its_results(it: Lab) -> None:
     assert (job.status.phase, job.status.exitCode, job.status.files) == ("Succeeded", 0, 3)
     assert it.result(job) == hostile * 2
     assert (it.result(job, "job.err"), it.result(job, "out/deep/x.dat")) == ("wrong\n", "42\n")
-    assert job.status.partition == "gpu" and job.status.nodes == NODE and job.status.startTime
+    assert (job.status.partition, job.status.nodes, bool(job.status.startTime)) == ("gpu", NODE, True)
     assert not it.slurm.say("find", job.status.remotePath.rpartition("/")[0], "-name", "good-*")  # cleaned up
 
 
