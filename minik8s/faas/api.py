@@ -20,7 +20,6 @@ from minik8s.clock import rfc3339_milli
 from minik8s.faas import resources
 from minik8s.faas.runner import Run, Runner
 from minik8s.faas.tokens import Tokens
-from minik8s.faas.workflow import drawing
 from minik8s.faas.workflow.execution import Task
 
 PAGE = 500  # events
@@ -71,6 +70,8 @@ class WorkflowApi:
 
     async def graph(self, call: Call) -> ApiResponse:
         """The workflow as the run knows it, and what the run did; `format` is svg (the default), dot or text."""
+        from minik8s.faas.workflow import drawing  # not at the top: most masters never draw, and all want to start soon
+
         form = call.query.get("format") or "svg"
         if form not in drawing.FORMS:
             raise BadRequest(f"format: {form[:40]!r} is none of {', '.join(drawing.FORMS)}")
