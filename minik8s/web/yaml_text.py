@@ -16,7 +16,7 @@ def dump(document: dict[str, Any]) -> str:
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 4096
     text = StringIO()
-    first = {key: document[key] for key in ("apiVersion", "kind", "metadata") if key in document}
+    first: dict[str, Any] = {key: document[key] for key in ("apiVersion", "kind", "metadata") if key in document}
     yaml.dump({**first, **document}, text)
     return text.getvalue()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.agent import until
+from tests.agent import free_port, until
 from tests.web.served import Served, served
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -216,7 +217,22 @@ def test_read_only_is_read_only_for_everybody() -> None:
         assert browser.ask("GET", f"{PODS}/kept").status == 200
 
 
-def test_a_taken_port_stops_no_cluster_and_other_addresses_speak_tls(site: Served) -> None:
+def test_beyond_loopback_it_speaks_tls_with_the_clusters_ca() -> None:
+    port = free_port()
+    with served("--dashboard-listen", f"0.0.0.0:{port}") as other:
+        context = ssl.create_default_context(cafile=str(other.agent.data / "pki" / "ca.crt"))
+        connection = HTTPSConnection("127.0.0.1", port, timeout=20, context=context)
+        body = json.dumps({"credentials": other.agent.kubeconfig.read_text()})
+        connection.request("POST", "/session", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        cookie = answer.headers["Set-Cookie"]
+        assert cookie.startswith("__Host-minik8s=")
+        assert "Secure" in cookie
+        connection.close()
+
+
+def test_a_taken_port_stops_no_cluster_and_addresses_are_told_as_urls(site: Served) -> None:
     taken = site.url.split("/")[2]
     with served("--dashboard-listen", taken) as other:
         until(lambda: "the dashboard cannot listen" in other.agent.log, what=lambda: other.agent.log)
