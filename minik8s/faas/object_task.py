@@ -21,7 +21,7 @@ RUN_LABEL = "faas.minik8s.io/run"
 DEPTH = "faas.minik8s.io/depth"  # annotation of a nested run: how many are above it
 DEEPEST = 16
 GOOD_PHASES = ("Succeeded", "Completed")
-BAD_PHASES = ("Failed", "TimedOut", "Aborted", "Cancelled")
+BAD_PHASES = ("Failed", "TimedOut", "Aborted", "Cancelled", "Lost")
 GOOD_CONDITIONS, BAD_CONDITIONS = ("Complete", "Succeeded"), ("Failed",)
 
 
