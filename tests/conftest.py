@@ -13,6 +13,7 @@ settings.load_profile("minik8s")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="also what takes minutes")
     parser.addoption("--update-goldens", action="store_true", help="rewrite golden files with what the code gives now")
 
 
@@ -21,8 +22,12 @@ LANES = {"e2e": "host", "faults": "host", "host": "host", "multihost": "lab"}
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`pytest -n 2 --dist loadgroup` keeps each lane, and elsewhere each file with its fixtures, in one process."""
+    if not config.getoption("--long"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         place = item.path.relative_to(Path(__file__).parent)
         item.add_marker(pytest.mark.xdist_group(LANES.get(place.parts[0], str(place))))

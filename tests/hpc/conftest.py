@@ -14,7 +14,6 @@ from tests.hpc.slurm import Slurm
 
 NEEDED = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd", "sshd")
 PORT = 25900
-long = pytest.mark.skipif(not os.environ.get("MINIK8S_LONG_TESTS"), reason="takes minutes: set MINIK8S_LONG_TESTS=1")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import pytest_asyncio
 from minik8s.api.kinds.gpujob import GpuJob
 from minik8s.api.kinds.hpccluster import HpcCluster
 from minik8s.api.kinds.secret import Secret
-from tests.hpc.conftest import long
 from tests.hpc.slurm import Lab, Slurm, lab
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
@@ -156,7 +155,7 @@ async def test_logins_that_fail_are_told_in_words(it: Lab) -> None:
     assert (await it.ended("password")).status.phase == "Succeeded"
 
 
-@long
+@pytest.mark.long
 async def test_the_time_limit_ends_a_job(it: Lab) -> None:
     await it.submit("slow", "sleep 300", resources={"time": "1m"})
     job = await it.ended("slow", 170)
