@@ -83,6 +83,7 @@ class Config:
         "Devices of this node that only pretend, e.g. vendor.example/foo=4; several with commas.",
         metavar="NAME=NUMBER",
     )
+    gpu_jobs: bool = _option(True, "Run GpuJobs on Slurm clusters, from the master.")
     workflows: bool = _option(True, "Run WorkflowRuns, on the master.")
     workflow_http_allow: str = _option(
         "", "Networks of the master that HTTP tasks of workflows may reach, too, e.g. 127.0.0.0/8.", metavar="CIDR"

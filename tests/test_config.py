@@ -170,7 +170,7 @@ def test_each_setting_survives_being_saved(tmp_path: Path) -> None:
         "service_cidr": "10.2.0.0/16", "cluster_domain": "x.y", "kubelet_port": "7", "join": "m", "log_level": "debug",
         "node_monitor_grace": "1.5", "node_lease_interval": "500ms", "log_format": "json", "node_lost_after": "14s",
         "default_toleration": "5m", "cluster_signing_duration": "7d",
-        "workflows": "off", "workflow_http_allow": "127.0.0.0/8",
+        "gpu_jobs": "off", "workflows": "off", "workflow_http_allow": "127.0.0.0/8",
         "host_dns": "true", "ingress": "off", "ingress_image": "x/y:1", "ingress_http_port": "81",
         "device_plugins": "/run/plugins", "fake_device": "vendor.example/foo=4",
         "ingress_https_port": "444", "pod_network": "vxlan", "dashboard_listen": "off", "dashboard_write": "true",

@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stop": ("lifecycle", "stop", "Stop the agent; pods keep running."),
     "reset": ("lifecycle", "reset", "Remove everything that minik8s made on this machine."),
     "status": ("lifecycle", "status", "Tell what runs here and how it is."),
+    "enable": ("parts", "enable", "Switch an optional part on: dashboard, ingress, workflows …"),
+    "disable": ("parts", "disable", "Switch an optional part off."),
     "doctor": ("doctor", "doctor", "Check this machine and say what would help."),
     "cluster": ("cluster", "cluster", "Make clusters whose nodes are containers on this machine."),
     "token": ("token", "token", "Make, list and delete tokens for joining."),

@@ -148,7 +148,8 @@ class Master:
             ingress_ports=(self._config.ingress_http_port, self._config.ingress_https_port),
         )
         controllers = build_controllers(self.informers.client, self.informers, recorder, settings=settings)
-        controllers += build_hpc(self.informers.client, self.informers, recorder, self._job_files)
+        if self._config.gpu_jobs:
+            controllers += build_hpc(self.informers.client, self.informers, recorder, self._job_files)
         # What pods call the API server; its address may well be a node's too, on the same machine.
         names = names_of(self.identity.serving[0].read_bytes())
         own = {name for name in names if name.startswith("kubernetes")} | {self._config.kubernetes_ip}
