@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from minik8s.cli.__init__ import unknown
+from minik8s.cli import unknown
 from minik8s.cli.lifecycle import data_dir_option
 from minik8s.cli.printing import dump
 from minik8s.config import Config, ConfigError, resume, save
