@@ -24,9 +24,9 @@ class Part(NamedTuple):
         return bool(getattr(config, self.setting) != self.off)
 
     def set(self, config: Config, *, on: bool) -> Config:
-        usual = next(option.default for option in fields(Config) if option.name == self.setting)
-        wanted = (usual if self.on is None else self.on) if on else self.off
-        return replace(config, **{self.setting: wanted})
+        usual: Any = next(option.default for option in fields(Config) if option.name == self.setting)
+        wanted: dict[str, Any] = {self.setting: (usual if self.on is None else self.on) if on else self.off}
+        return replace(config, **wanted)
 
 
 PARTS = {
