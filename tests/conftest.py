@@ -17,8 +17,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="rewrite golden files with what the code gives now")
 
 
-# A host has room for one agent with real containers: all that start one go one after the other.
-LANES = {"e2e": "host", "faults": "host", "host": "host", "multihost": "lab"}
+# A host has room for one agent with real containers, and for one lab host with the usual address: who needs either
+# goes one after the other. By folder or file.
+LANES = {
+    **dict.fromkeys(("e2e", "faults", "host", "kubelet/devices/test_on_agent.py", "net/test_dns_host.py"), "host"),
+    "multihost": "lab",
+}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,4 +34,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
     for item in items:
         place = item.path.relative_to(Path(__file__).parent)
-        item.add_marker(pytest.mark.xdist_group(LANES.get(place.parts[0], str(place))))
+        lane = LANES.get(place.parts[0]) or LANES.get(str(place)) or str(place)
+        item.add_marker(pytest.mark.xdist_group(lane))

@@ -79,7 +79,7 @@ async def _until_signalled(config: Config) -> None:
 async def agent(config: Config) -> None:
     """Host what the role says; eternal."""
     async with AsyncExitStack() as stack:
-        activities: list[Activity] = [("loop lag", _measure_lag())]
+        activities: list[Activity] = []
         master = None
         identity: NodeIdentity | None = None
         if config.hosts_master:
@@ -99,7 +99,7 @@ async def agent(config: Config) -> None:
         if config.hosts_node:
             activities.append(("node", _node(config, identity, master)))
         _settle()
-        await supervise(activities)
+        await supervise([*activities, ("loop lag", _measure_lag())])
 
 
 async def _measure_lag() -> None:

@@ -228,6 +228,9 @@ def test_timers_go_on_across_a_restart(master: Agent) -> None:
 
 
 def test_removing(master: Agent) -> None:
-    wf(master, "rm", "wait", "--runs")
-    said = wf(master, "list", "wait")
+    text = json.dumps({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 60, "End": True}}})
+    wf(master, "apply", "-", "--name", "goes", stdin=text)
+    begin(master, "goes", {})
+    wf(master, "rm", "goes", "--runs")
+    said = wf(master, "list", "goes")
     assert "No resources" in said.err

@@ -60,9 +60,9 @@ class Host:
         return [f"{container} of {uid}: {count}" for (uid, container), count in running.items() if count > 1]
 
     def links(self) -> set[str]:
-        """Names of the host's ends of pods' links."""
+        """Names of the host's ends of pods' links; `mk8s-…` are the node's own."""
         every = run([*self.agent.prefix, "ls", "/sys/class/net"]).out.split()
-        return {name for name in every if name.startswith("mk8s")} - {"mk8s-dns"}
+        return {name for name in every if name.startswith("mk8s") and not name.startswith("mk8s-")}
 
     def leases(self) -> dict[str, str]:
         """Pod uid -> address."""
