@@ -25,14 +25,15 @@ LANES = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """`pytest -n 2 --dist loadgroup` keeps each lane, and elsewhere each file with its fixtures, in one process."""
+    place = item.path.relative_to(Path(__file__).parent)
+    lane = LANES.get(place.parts[0]) or LANES.get(str(place)) or str(place)
+    item.add_marker(pytest.mark.xdist_group(lane))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--long"):
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    for item in items:
-        place = item.path.relative_to(Path(__file__).parent)
-        lane = LANES.get(place.parts[0]) or LANES.get(str(place)) or str(place)
-        item.add_marker(pytest.mark.xdist_group(lane))
