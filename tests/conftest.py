@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -18,18 +19,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # A host has room for one agent with real containers, and for one lab host with the usual address: who needs either
-# goes one after the other. By folder or file.
+# goes one after the other. By folder or file; every other file is a lane of its own.
 LANES = {
     **dict.fromkeys(("e2e", "faults", "host", "kubelet/devices/test_on_agent.py", "net/test_dns_host.py"), "host"),
     "multihost": "lab",
 }
+LONGEST = ("host", "lab")  # begin first
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """`pytest -n 2 --dist loadgroup` keeps each lane, and elsewhere each file with its fixtures, in one process."""
-    place = item.path.relative_to(Path(__file__).parent)
-    lane = LANES.get(place.parts[0]) or LANES.get(str(place)) or str(place)
-    item.add_marker(pytest.mark.xdist_group(lane))
+def lane(path: str) -> str:
+    """Of a test file, by its path below tests/."""
+    return LANES.get(path.partition("/")[0]) or LANES.get(path) or path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`pytest -n 2 --dist loadscope --no-loadscope-reorder` runs lanes side by side, each in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Lanes(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return lane(nodeid.partition("::")[0].removeprefix("tests/"))
+
+    return Lanes(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -37,3 +49,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    here = Path(__file__).parent
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(lane(item.path.relative_to(here).as_posix()), len(order)))
