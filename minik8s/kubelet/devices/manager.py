@@ -97,11 +97,14 @@ class DeviceManager:
 
         return [PodResources(self)]
 
-    def register(self, resource: str, endpoint: str) -> None:
-        is_new = resource not in self._fleet.resources
-        self._fleet.register(resource, endpoint)
-        if is_new:
+    async def register(self, resource: str, endpoint: str) -> None:
+        """A plugin says where it listens. That there is such a resource is on disk before anybody can ask for it: a
+        pod that comes back after a restart waits for the plugin then. OSError."""
+        if resource not in self._fleet.resources:
+            self._fleet.remember((resource,))
             self._checkpoint.touch()
+            await self._checkpoint.saved()
+        self._fleet.register(resource, endpoint)
 
     def _resource_changed(self, resource: str) -> None:
         self._changed()

@@ -30,7 +30,10 @@ class Registration(RegistrationBase):
             return
         if problem := fault(request.version, request.resource_name, request.endpoint):
             raise GRPCError(Status.INVALID_ARGUMENT, problem)
-        self._manager.register(request.resource_name, request.endpoint)
+        try:
+            await self._manager.register(request.resource_name, request.endpoint)
+        except OSError as error:
+            raise GRPCError(Status.UNAVAILABLE, f"the kubelet cannot write it down: {error}") from None
         await stream.send_message(plugins.Empty())
 
 

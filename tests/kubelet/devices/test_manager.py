@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 from grpclib import GRPCError
 from grpclib.client import Channel
+from structlog.testing import LogCapture
 
 from minik8s.api.kinds.pod import Container, Pod, PodSpec, ResourceRequirements
 from minik8s.api.meta import ObjectMeta
@@ -252,7 +254,7 @@ async def test_an_endpoint_that_speaks_something_else(tmp_path: Path) -> None:
 
         server = await asyncio.start_unix_server(babble, str(node.plugins / "bad.sock"))
         async with server:
-            node.manager.register(FOO, "bad.sock")
+            await node.manager.register(FOO, "bad.sock")
             async with plugged(Made(Device("a")), node):
                 await node.amount(1, 1)
 
@@ -289,17 +291,17 @@ async def test_another_kubelet_keeps_its_sockets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["file/device-plugins", "x" * 120])
-async def test_a_folder_that_cannot_be_had(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_folder_that_cannot_be_had(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No directory, or longer than a socket's path may be: a warning, and a node without devices."""
     (tmp_path / "file").touch()
+    said = LogCapture()
+    monkeypatch.setattr("minik8s.kubelet.devices.manager.log", structlog.wrap_logger(None, processors=[said]))
     manager = DeviceManager(tmp_path / name, tmp_path / "data", list)
     running = asyncio.create_task(manager.run())
     await manager.admit(pod("p", 1))
-    said = ""
     async with asyncio.timeout(10):
-        while "no device plugins on this node" not in said:
+        while "no device plugins on this node" not in [entry["event"] for entry in said.entries]:
             await asyncio.sleep(0.01)
-            said += capsys.readouterr().out
     assert not running.done()
     running.cancel()
     await asyncio.wait([running])
