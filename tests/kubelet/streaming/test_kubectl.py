@@ -155,11 +155,12 @@ async def test_attach_speaks_with_the_first_process(docker: Cluster, kubectl: Pa
 async def test_a_terminal_is_one_and_has_its_size(docker: Cluster, kubectl: Path) -> None:
     await docker.pod("web", *FOREVER)
     async with terminal(docker, kubectl, "exec", "-it", "web", "--", "sh") as (screen, process):
-        screen.resize(100, 40)
-        await screen.type(b"stty size; tty\n", until=b"40 100\r\n/dev/")
-        screen.resize(132, 50)
-        wait = b"while [ \"$(stty size)\" != '50 132' ]; do sleep 0.05; done; echo grown to $((2*66))\n"
-        await screen.type(wait, until=b"grown to 132\r\n")
+        await screen.type(b"", until=b"# ")
+        for columns, rows in ((100, 40), (132, 50)):  # a size is on its way while the shell runs already
+            screen.resize(columns, rows)
+            wait = f"while [ \"$(stty size)\" != '{rows} {columns}' ]; do sleep 0.05; done; tty;"
+            await screen.type(f"{wait} echo now $(({columns}+1))\n".encode(), until=f"now {columns + 1}\r\n".encode())
+        assert b"/dev/pts/" in screen.seen
         await screen.type(b"exit 7\n")
         assert await process.wait() == 7
 
