@@ -193,7 +193,8 @@ class Site:
         unclear = [job for job in jobs if self._unclear(job, queue.get(job.job_id, {}))][:LOOKED_AT]
         asked = await self._look(unclear) if unclear else ""
         looked = {job.uid for job in unclear}
-        return any(self._conclude(job, queue.get(job.job_id, {}), asked, job.uid in looked) for job in jobs)
+        changed = [self._conclude(job, queue.get(job.job_id, {}), asked, job.uid in looked) for job in jobs]
+        return any(changed)  # of all of them: each is to be looked at, whatever the one before it says
 
     @staticmethod
     def _unclear(job: Tracked, queue: dict[int, TaskReport]) -> bool:
