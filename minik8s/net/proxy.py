@@ -60,6 +60,8 @@ class ServiceProxy:
         self._strangers = -1  # Nftables.strangers() at the last full look
         self._dirty: set[str] = set()
         self._dead: dict[str, set[str]] = {}  # Service -> endpoints that terminated and are gone
+        self._stale: set[services.Flow] = set()  # that the kernel is to forget
+        self._found_stale = asyncio.Event()
         self._disturbed = False
         self._wake = asyncio.Event()
         self._applied = asyncio.Event()  # what the informers know is in the kernel
@@ -73,11 +75,13 @@ class ServiceProxy:
         self._slices.on_change(self._note_slice)
         self._nft.on_disturbance(self._note_disturbance)
         try:
-            await self._run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_up(), name="proxy changes")
+                tasks.create_task(self._forget(), name="proxy connections")
         finally:
             self._servers.close()
 
-    async def _run(self) -> None:
+    async def _keep_up(self) -> None:
         await self._services.synced()
         await self._slices.synced()
         self._render(self._take_dirty())
@@ -154,7 +158,7 @@ class ServiceProxy:
                 await self._nft.apply(script)
                 self._chains |= chains
             self._metrics.sync_seconds.observe(time.perf_counter() - started)
-            await self._forget(parts)
+            await self._part_with(parts)
         except NetworkError as error:  # the table is not what we think: look at all of it, now
             self._metrics.failures.inc()
             self._strangers = -1
@@ -179,17 +183,33 @@ class ServiceProxy:
         self._metrics.services.set(len(self._wanted))
         return script, known
 
-    async def _forget(self, before: Mapping[str, nft.Ruleset]) -> None:
-        """What the kernel remembers of connections to endpoints that are gone."""
+    async def _part_with(self, before: Mapping[str, nft.Ruleset]) -> None:
+        """What the kernel remembers of connections to endpoints that are gone, and of clients that were theirs."""
         pairs = [(part, self._wanted.part(key)) for key, part in before.items()]
         flows = [f for old, new in pairs for f in services.stale_udp(old, new) + services.unanswered_tcp(old, new)]
         for key in before:
             dead = self._dead.pop(key, set()) - services.endpoint_ips(self._slices.by_index("service", key))
             flows += services.orphaned_tcp(self._wanted.part(key), dead)
-        if flows:
-            await conntrack.forget(flows)
+        self._note_stale(flows)
         if any(services.loses_sticky_endpoint(old, new) for old, new in pairs):
             await self._unstick(await self._nft.maps(nft.SERVICES, *nft.AFFINITY))
+
+    def _note_stale(self, flows: Iterable[services.Flow]) -> None:
+        self._stale.update(flows)
+        if self._stale:
+            self._found_stale.set()
+
+    async def _forget(self) -> None:
+        """Beside the changes: the kernel walks all of its table for each look, some 10 ms even if that is empty."""
+        while True:
+            await self._found_stale.wait()
+            self._found_stale.clear()
+            flows, self._stale = self._stale, set()
+            try:
+                await conntrack.forget(flows)
+            except NetworkError as error:
+                self._metrics.failures.inc()
+                log.warning("clients of endpoints that are gone may hang until they lose patience", error=str(error))
 
     async def _unstick(self, affinity: Mapping[str, Mapping[str, str]]) -> None:
         _, stale = services.sort_affinity(affinity, self._wanted.contents())
@@ -237,7 +257,7 @@ class ServiceProxy:
         self._chains = wanted.chains
         self._rules = await self._nft.rules(nft.SERVICES)
         if table and (flows := services.stale_udp(table.contents, wanted)):  # while we were away
-            await conntrack.forget(flows)
+            self._note_stale(flows)
 
     async def _is_intact(self) -> bool:
         """Every chain is there and its rules are those first seen in it; new chains are learned."""
