@@ -11,7 +11,10 @@ from minik8s.api.kinds import (
     dns,
     endpoints,
     endpointslice,
+    environment,
     event,
+    function,
+    functionrevision,
     gpujob,
     horizontalpodautoscaler,
     hpccluster,
@@ -29,6 +32,7 @@ from minik8s.api.kinds import (
     secret,
     service,
     serviceaccount,
+    trigger,
     workflow,
     workflowrun,
 )
@@ -66,4 +70,8 @@ RESOURCES: tuple[Resource, ...] = (
     rbac.CLUSTER_ROLE_BINDING,
     workflow.RESOURCE,
     workflowrun.RESOURCE,
+    function.RESOURCE,
+    functionrevision.RESOURCE,
+    environment.RESOURCE,
+    trigger.RESOURCE,
 )

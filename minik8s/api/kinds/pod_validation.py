@@ -180,12 +180,12 @@ def _container(c: Json, path: str, kind: str, names: set[str], volumes: set[str]
     yield from choice(c, path, "terminationMessagePolicy", ("FallbackToLogsOnError", "File"))
     yield from _ports(c.get("ports") or (), f"{path}.ports")
     for index, variable in enumerate(c.get("env") or ()):
-        yield from _env(variable, f"{path}.env[{index}]")
+        yield from validate_env(variable, f"{path}.env[{index}]")
     for index, source in enumerate(c.get("envFrom") or ()):
         if not source.get("configMapRef") and not source.get("secretRef"):
             yield invalid(f"{path}.envFrom[{index}]", "", "must specify one of: `configMapRef` or `secretRef`")
     yield from validate_mounts(c.get("volumeMounts") or (), f"{path}.volumeMounts", volumes)
-    yield from _resources(c.get("resources") or {}, f"{path}.resources")
+    yield from validate_resources(c.get("resources") or {}, f"{path}.resources")
     yield from validate_security(c.get("securityContext") or {}, f"{path}.securityContext")
     plain_init = kind == "initContainers" and c.get("restartPolicy") != "Always"
     if c.get("restartPolicy") and kind != "initContainers":
@@ -245,7 +245,7 @@ def _host_ports(spec: Json, path: str) -> Iterator[Cause]:
             seen.add(key)
 
 
-def _env(variable: Json, path: str) -> Iterator[Cause]:
+def validate_env(variable: Json, path: str) -> Iterator[Cause]:
     name = variable.get("name", "")
     if not name:
         yield required(f"{path}.name")
@@ -267,7 +267,7 @@ def _env(variable: Json, path: str) -> Iterator[Cause]:
     yield from validate_resource_field(source.get("resourceFieldRef"), f"{path}.valueFrom.resourceFieldRef")
 
 
-def _resources(resources: Json, path: str) -> Iterator[Cause]:
+def validate_resources(resources: Json, path: str) -> Iterator[Cause]:
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     for kind, values in (("limits", limits), ("requests", requests)):
         for name, value in values.items():

@@ -1,0 +1,115 @@
+"""Environment: the packages that functions are run with, built once per hash, and pods that wait for a function.
+
+apiVersion: faas.minik8s.io/v1
+    kind: Environment
+    metadata: {name: numeric}
+    spec: {requirements: ["numpy==2.1.3"], poolSize: 1}
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+from minik8s.api.errors import Cause, invalid
+from minik8s.api.kinds.columns import AGE, NAME, condition, dig
+from minik8s.api.kinds.function import lines, validate_requirements
+from minik8s.api.kinds.workflow import GROUP
+from minik8s.api.meta import Condition, Object, Struct
+from minik8s.api.resource import Column, Json, Resource
+
+POOL_LABEL: Final = f"{GROUP}/pool"  # of idle pods: PLAIN or an environment's hash
+PLAIN: Final = "plain"  # the hash of an environment that adds nothing
+MAX_POOL: Final = 100
+
+
+class EnvironmentSpec(Struct):
+    requirements: Any = ()  # a list of texts once it is admitted
+    image: str = ""  # "" = the runtime image of this version
+    findLinks: str = ""  # a folder of wheels on nodes
+    poolSize: int = 1
+
+
+class EnvironmentStatus(Struct):
+    hash: str = ""
+    pool: int = 0  # idle pods that are ready
+    conditions: tuple[Condition, ...] = ()
+    observedGeneration: int = 0
+
+
+class Environment(Object):
+    spec: EnvironmentSpec = EnvironmentSpec()
+    status: EnvironmentStatus = EnvironmentStatus()
+
+
+def environment_hash(spec: EnvironmentSpec) -> str:
+    """PLAIN, or 16 hexadecimal digits that change with what is built, and with nothing else."""
+    if not spec.requirements and not spec.image:
+        return PLAIN
+    made_of = [sorted(set(spec.requirements)), spec.image, spec.findLinks]
+    return hashlib.sha256(msgspec.json.encode(made_of)).hexdigest()[:16]
+
+
+def _default(environment: Json) -> None:
+    spec = environment.setdefault("spec", {})
+    if isinstance(spec, dict):
+        spec.setdefault("poolSize", 1)  # 0 means none
+        lines(spec, "requirements")
+
+
+def _prepare(environment: Json, old: Json | None) -> None:
+    if old is None:
+        environment.pop("status", None)
+
+
+def _validate(environment: Json, old: Json | None) -> list[Cause]:
+    spec = environment.get("spec") or {}
+    causes = list(validate_requirements(spec.get("requirements"), "spec.requirements"))
+    if not 0 <= spec.get("poolSize", 1) <= MAX_POOL:
+        causes.append(invalid("spec.poolSize", spec["poolSize"], f"must be between 0 and {MAX_POOL}, inclusive"))
+    image, folder = spec.get("image") or "", spec.get("findLinks") or ""
+    if image != image.strip():
+        causes.append(invalid("spec.image", image, "must not have leading or trailing whitespace"))
+    if folder and (not folder.startswith("/") or ".." in folder.split("/") or "\0" in folder):
+        causes.append(invalid("spec.findLinks", folder, "must be a folder's absolute path on nodes, without '..'"))
+    return causes
+
+
+def _ready(environment: Json, now: float) -> str:
+    return str((condition(environment, "Ready") or {}).get("status", "Unknown"))
+
+
+def _requirements(environment: Json, now: float) -> int:
+    found = dig(environment, "spec.requirements")
+    return len(found) if isinstance(found, list) else 0
+
+
+def _pool(environment: Json, now: float) -> str:
+    return f"{dig(environment, 'status.pool', 0)}/{dig(environment, 'spec.poolSize', 0)}"
+
+
+RESOURCE = Resource(
+    kind="Environment",
+    plural="environments",
+    singular="environment",
+    shortNames=("fnenv",),
+    group=GROUP,
+    type=Environment,
+    definition="io.minik8s.api.faas.v1.Environment",
+    subresources=frozenset(("status",)),
+    columns=(
+        NAME,
+        Column("Ready", _ready, description="Whether it is built."),
+        Column("Reason", lambda env, now: (condition(env, "Ready") or {}).get("reason", ""), description="Why not."),
+        Column("Requirements", _requirements, type="integer",
+               description="How many are written down."),
+        Column("Pool", _pool, description="Idle pods that are ready, of those wanted in a namespace."),
+        AGE,
+        Column("Hash", lambda env, now: dig(env, "status.hash", ""), priority=1, description="Of what is built."),
+    ),
+    default=_default,
+    prepare=_prepare,
+    validate=_validate,
+)  # fmt: skip
