@@ -35,6 +35,8 @@ class EnvironmentSpec(Struct):
 class EnvironmentStatus(Struct):
     hash: str = ""
     pool: int = 0  # idle pods that are ready
+    nodes: tuple[str, ...] = ()  # on which it is built
+    installed: tuple[str, ...] = ()  # what the first build took, name==version; later ones take the same
     conditions: tuple[Condition, ...] = ()
     observedGeneration: int = 0
 
