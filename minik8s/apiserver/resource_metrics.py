@@ -11,9 +11,8 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
-import aiohttp
 import msgspec
 
 from minik8s.api import fields, labels
@@ -28,6 +27,9 @@ from minik8s.apiserver.verbs import Call
 from minik8s.client.informer import Informers
 from minik8s.clock import rfc3339
 from minik8s.log import get_logger
+
+if TYPE_CHECKING:
+    import aiohttp
 
 FRESH: Final = 1.0  # seconds for which an answer is given again
 SILENT: Final = 5.0  # seconds for which a node that did not answer is not asked again
@@ -138,6 +140,9 @@ class Kubelets:
         self._session: aiohttp.ClientSession | None = None
 
     async def run(self) -> None:
+        await asyncio.to_thread(__import__, "aiohttp")  # a fifth of what a start reads, and nobody has asked yet
+        import aiohttp
+
         connector = aiohttp.TCPConnector(limit=0, ssl=self.context, keepalive_timeout=30)
         async with aiohttp.ClientSession(connector=connector) as self._session:
             await asyncio.Event().wait()
@@ -148,6 +153,8 @@ class Kubelets:
             return (await self.here[node.metadata.name]())[1]
         if self._session is None:
             raise ServiceUnavailable("the API server is starting")
+        import aiohttp
+
         address, port = kubelet_address(node)
         host = f"[{address}]" if ":" in address else address
         try:

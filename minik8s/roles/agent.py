@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import importlib
 import signal
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ from minik8s.store.base import StoreError
 if TYPE_CHECKING:
     from minik8s.roles.master import Activity, Master
 
-RunNode = Callable[[Config, "NodeIdentity | None", "Master | None"], Awaitable[None]]
 # Objects that may be made before the youngest are looked through for cycles; Python's 700 is for small programs.
 COLLECT_AFTER = 20_000
 LAG_PERIOD = 1.0  # seconds between looks at how late the event loop is
@@ -77,7 +76,10 @@ async def _until_signalled(config: Config) -> None:
 
 
 async def agent(config: Config) -> None:
-    """Host what the role says; eternal."""
+    """Host what the role says; eternal.
+
+    What the API server can answer without is read when it already does, in a thread, so that it goes on answering.
+    """
     async with AsyncExitStack() as stack:
         activities: list[Activity] = []
         master = None
@@ -89,9 +91,7 @@ async def agent(config: Config) -> None:
             master = await stack.enter_async_context(open_master(config, keys))
             activities += [("api server", master.serve()), *master.activities()]
             if config.dashboard_listen != "off":
-                from minik8s.roles.dashboard import serve_dashboard
-
-                activities.append(("dashboard", serve_dashboard(config, master)))
+                activities.append(("dashboard", _dashboard(config, master)))
             if config.hosts_node:
                 identity = local_node_identity(config, keys.ca)
             else:
@@ -111,12 +111,18 @@ async def _measure_lag() -> None:
 
 
 async def _node(config: Config, identity: NodeIdentity | None, master: Master | None) -> None:
-    """Be a node. Its code is read when the API server already answers, and without keeping it from answering."""
+    """Be a node."""
     if master is not None:
         await master.informers.synced()
-    run_node = await asyncio.to_thread(_load_node)
+    run_node = (await asyncio.to_thread(importlib.import_module, "minik8s.roles.node")).run_node
     _settle()
     await run_node(config, identity, master)
+
+
+async def _dashboard(config: Config, master: Master) -> None:
+    await master.informers.synced()
+    serve = (await asyncio.to_thread(importlib.import_module, "minik8s.roles.dashboard")).serve_dashboard
+    await serve(config, master)
 
 
 async def _follow_address(config: Config, master: Master) -> None:
@@ -128,12 +134,6 @@ async def _follow_address(config: Config, master: Master) -> None:
         await master.readdress()
 
     await follow_address(config, config.ip, changed)
-
-
-def _load_node() -> RunNode:
-    from minik8s.roles.node import run_node
-
-    return run_node
 
 
 def _settle() -> None:
