@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from minik8s.api import dialects_hpc
+from minik8s.api import dialects_function, dialects_hpc
 from minik8s.api.autoscaling import DEFAULT_SYNC_PERIOD, looked_at_every
 from minik8s.api.dialects_workflow import workflow
 from minik8s.api.errors import BadRequest, Cause, Invalid, forbidden, invalid, required
@@ -23,7 +23,8 @@ from minik8s.api.resource import Json
 NANO = 10**9
 NANOCORES_FROM = 10**6  # a plain `cpu` this large means nanocores: no machine has a million cores
 DEFAULT_BAND_INTERVAL = 20  # seconds, AutoScaler's minScaleInterval
-UNVERSIONED = ("AutoScaler", "DNS", "Dns", "GpuJob", "Hpa")  # old kinds whose manifests need not say an apiVersion
+# Old kinds whose manifests need not say an apiVersion.
+UNVERSIONED = ("Action", "AutoScaler", "DNS", "Dns", "Function", "GpuJob", "Hpa", "Ingress")
 
 
 class Conversion(NamedTuple):
@@ -361,8 +362,7 @@ def _ingress(doc: Json) -> list[Json]:
     """An HTTP trigger of a function has the name of Kubernetes' kind; `spec.trigger` tells them apart."""
     spec = doc.get("spec")
     if isinstance(spec, dict) and "trigger" in spec and "rules" not in spec:
-        why = "this Ingress is an HTTP trigger of a function, and functions are not enabled in this version of minik8s"
-        raise _wrong(doc, forbidden("spec.trigger", f"{why}; a Kubernetes Ingress has `rules`"))
+        return dialects_function.trigger(doc)
     return [doc]
 
 
@@ -389,6 +389,8 @@ def _wrong(doc: Json, cause: Cause) -> Invalid:
 
 
 _DIALECTS: dict[str, Callable[[Json], list[Json]]] = {
+    "Action": dialects_function.action,
+    "Function": dialects_function.function,
     "GpuJob": dialects_hpc.gpu_job,
     "Job": dialects_hpc.gpu_job,
     "Node": _node,

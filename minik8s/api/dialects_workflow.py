@@ -1,6 +1,6 @@
 """Both older forms of Workflow manifests as state machines of the Amazon States Language.
 
-`nodes` at the top (`startAt`, `params`): a Task's function is the node's own name unless it says otherwise.
+`nodes` at the top (`startAt`, `params`): a Task calls the function of its own name, in lower case, unless it says otherwise.
 `spec.workflowNodes`: a list of functions and of choices with two ways out.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from minik8s.api.dialects_function import function_name
 from minik8s.api.errors import BadRequest, Invalid, forbidden, not_supported, required
 from minik8s.api.resource import Json
 
@@ -143,7 +144,8 @@ def _params(value: Any) -> Any:
 
 
 def _task(function: Any, namespace: Any, following: Any) -> Json:
-    where = f"function:{namespace}/{function}" if namespace else f"function:{function}"
+    name = function_name(str(function))
+    where = f"function:{namespace}/{name}" if namespace else f"function:{name}"
     return {"Type": "Task", "Resource": where} | ({"Next": following} if following else {"End": True})
 
 

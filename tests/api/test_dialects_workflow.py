@@ -47,7 +47,7 @@ def test_nodes() -> None:
         "definition": {
             "StartAt": "addFive",
             "States": {
-                "addFive": {"Type": "Task", "Resource": "function:addFive", "Next": "judge"},
+                "addFive": {"Type": "Task", "Resource": "function:addfive", "Next": "judge"},
                 "judge": {
                     "Type": "Choice",
                     "Choices": [
@@ -55,7 +55,7 @@ def test_nodes() -> None:
                         {"Not": {"Variable": "$.x", "NumericEquals": 10}, "Next": "printNotEquals"},
                     ],
                 },
-                "printEquals": {"Type": "Task", "Resource": "function:printEquals", "End": True},
+                "printEquals": {"Type": "Task", "Resource": "function:printequals", "End": True},
                 "printNotEquals": {"Type": "Task", "Resource": "function:say", "End": True},
             },
         },
