@@ -1,6 +1,6 @@
 """Both older forms of Workflow manifests as state machines of the Amazon States Language.
 
-`nodes` at the top (`startAt`, `params`): a Task calls the function of its own name, in lower case, unless it says otherwise.
+`nodes` at the top (`startAt`, `params`): a Task calls the function of its own name, in lower case, unless it says so.
 `spec.workflowNodes`: a list of functions and of choices with two ways out.
 """
 

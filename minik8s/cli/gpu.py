@@ -14,7 +14,7 @@ from urllib.parse import quote
 import click
 
 from minik8s.api.dialects_hpc import FOLDER_ANNOTATION
-from minik8s.api.errors import Conflict, NotFound
+from minik8s.api.errors import NotFound
 from minik8s.api.kinds.gpujob import CANCELLED, FAILED, LOST, SUCCEEDED
 from minik8s.cli.connection import Cluster
 from minik8s.cli.verb import cluster_options
@@ -22,7 +22,6 @@ from minik8s.cli.wire import MERGE
 
 Json = dict[str, Any]
 KIND = "gpujobs.hpc.minik8s.io"
-CHUNK = 2 * 2**20  # bytes of an archive in one request, of which the server takes 3 MiB
 BLOCK = 256 * 1024
 LOOK = 1.0  # seconds between two looks at a log that is followed
 ENDED = (SUCCEEDED, FAILED, CANCELLED, LOST)
@@ -209,16 +208,3 @@ def _packed(folder: Path) -> bytes:
             with path.open("rb") as file:
                 packed.addfile(info, file)
     return made.getvalue()
-
-
-def send(cluster: Cluster, path: str, data: Path | bytes) -> None:
-    """Put an archive into a job's source, from where an earlier try was cut off. `path`: of the job."""
-    state = cluster.wire.get(f"{path}/source")
-    with data.open("rb") if isinstance(data, Path) else io.BytesIO(data) as file:
-        while state["received"] < state["size"]:
-            file.seek(state["received"])
-            query = {"offset": str(state["received"])}
-            try:
-                state = cluster.wire.send("PUT", f"{path}/source", file.read(CHUNK), query)
-            except Conflict as error:
-                state["received"] = error.details.get("received", 0)

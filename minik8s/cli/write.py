@@ -133,7 +133,13 @@ def need_files(filenames: Sequence[str]) -> None:
 @click.option("--server-side", is_flag=True, help="Not served yet.")
 @click.option("--force", is_flag=True, help="Make anew what cannot be changed.")
 @click.option("--overwrite/--no-overwrite", default=True, hidden=True)
-@click.option("-j", "--job-archive", "archive", default="", help="Archive with the sources of the file's GpuJob.")
+@click.option(
+    "-j",
+    "--job-archive",
+    "archive",
+    default="",
+    help="Sources of the file's GpuJob (an archive), or the code of its Function (.py, folder or archive).",
+)
 def apply(
     cluster: Cluster, filenames: tuple[str, ...], recursive: bool, output: str, dry_run: str, validate: str,
     server_side: bool, force: bool, overwrite: bool, archive: str,
@@ -153,13 +159,18 @@ def apply(
 
 
 def _apply_one(writing: Writing, target: Target, archive: str, *, force: bool) -> None:
-    """An object, and the archive that comes with a GpuJob."""
-    from minik8s.cli import gpu
+    """An object, and what comes with it from this disk: a GpuJob's archive, a Function's code."""
+    from minik8s.cli import code, gpu, upload
 
-    data = gpu.announce(target.manifest.obj, archive) if target.manifest else None
+    assert target.manifest is not None
+    data = gpu.announce(target.manifest.obj, archive)
+    packed = code.announce(target.manifest, archive)
     Applying(writing, target, force=force).run()
-    if data is not None and writing.dry_run == "none":
-        gpu.send(writing.cluster, target.path, data)
+    if writing.dry_run == "none":
+        if data is not None:
+            upload.send(writing.cluster, f"{target.path}/source", data)
+        if packed is not None:
+            upload.send(writing.cluster, f"{target.path}/code", packed)
 
 
 class Applying:
