@@ -39,6 +39,8 @@ _WORKLOADS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("discovery.k8s.io", ("endpointslices",)),
     ("hpc.minik8s.io", ("gpujobs", "gpujobs/results", "gpujobs/source", "hpcclusters")),
     ("faas.minik8s.io", ("workflows", "workflowruns", "workflowruns/graph", "workflowruns/history")),
+    ("faas.minik8s.io", ("environments", "functionrevisions", "functionrevisions/code", "functions",
+                         "functions/calls", "functions/code", "triggers")),
     ("net.minik8s.io", ("dnses",)),
     ("networking.k8s.io", ("ingresses", "networkpolicies")),
     ("policy", ("poddisruptionbudgets",)),
@@ -71,7 +73,8 @@ def _edit_alone() -> list[Json]:
     # Who lists tasks sees their tokens, and may answer for whoever was to do them: this is not for viewers.
     runs = _rule(("create", "list", "update"), "faas.minik8s.io", "workflowruns/stop", "workflowruns/redrive",
                  "workflowtasks")  # fmt: skip
-    return [*rules, streams, secrets, *more, impersonate, runs]
+    letters = _rule(("create", "delete", "get"), "faas.minik8s.io", "functions/deadletters")
+    return [*rules, streams, secrets, *more, impersonate, runs, letters]
 
 
 def _admin_alone() -> list[Json]:

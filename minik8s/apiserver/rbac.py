@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from minik8s.api.kinds.configmap import ConfigMap
+from minik8s.api.kinds.function import LABEL as FUNCTION_LABEL
+from minik8s.api.kinds.function import RUNTIME_SECRET
+from minik8s.api.kinds.functionrevision import SHAPE_LABEL, SHARED, FunctionRevision
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.rbac import ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject
 from minik8s.api.kinds.secret import Secret
-from minik8s.api.references import of_pod
+from minik8s.api.references import Reference, of_pod, of_variables
 from minik8s.apiserver.auth import MASTERS, NODE_PREFIX, NODES, SERVICE_ACCOUNT_PREFIX, Attributes, Decision, User
 from minik8s.client.informer import Informers
 
@@ -30,6 +33,7 @@ class RBACAuthorizer:
         self._cluster_bindings = informers.of(ClusterRoleBinding)
         self._pods = informers.of(Pod)
         self._pods.add_index("node", lambda pod: [pod.spec.nodeName])
+        self._revisions = informers.of(FunctionRevision)
         self._rules: dict[tuple[str, tuple[str, ...]], list[tuple[str, PolicyRule]]] = {}
         for informer in (self._roles, self._cluster_roles, self._bindings, self._cluster_bindings):
             informer.on_change(lambda old, new: self._rules.clear())
@@ -87,13 +91,28 @@ class RBACAuthorizer:
         """
         node = a.user.name.removeprefix(NODE_PREFIX)
         if a.group == "" and a.resource in ("secrets", "configmaps") and not a.subresource:
+            if a.verb not in _READ:
+                return False
+            if (a.resource, f"{a.namespace}/{a.name}") == ("secrets", RUNTIME_SECRET):
+                return a.verb == "get"
             wanted = (Secret if a.resource == "secrets" else ConfigMap, a.name)
-            return a.verb in _READ and any(wanted in of_pod(pod) for pod in self._pods_of(node, a.namespace))
+            pods = self._pods_of(node, a.namespace)
+            return any(wanted in of_pod(pod) for pod in pods) or wanted in self._loaded(pods, a.namespace)
         if a.group == "" and a.resource == "serviceaccounts":
             uses = any(pod.spec.serviceAccountName == a.name for pod in self._pods_of(node, a.namespace))
             return uses and (a.verb, a.subresource) in (("get", ""), ("create", "token"))
         resource = f"{a.resource}/{a.subresource}" if a.subresource else a.resource
         return a.verb in _NODE_VERBS.get((a.group, resource), ())
+
+    def _loaded(self, pods: Iterable[Pod], namespace: str) -> set[Reference]:
+        """What the variables of the revisions name that the node's gateway may load into these pods."""
+        holds = {(pod.metadata.labels.get(FUNCTION_LABEL), pod.metadata.labels.get(SHAPE_LABEL)) for pod in pods}
+        found: set[Reference] = set()
+        for revision in self._revisions.list(namespace) if holds - {(None, None)} else ():
+            spec = revision.spec
+            if {(spec.function, spec.shape), (SHARED, spec.shape)} & holds:
+                found.update(of_variables(spec.env))
+        return found
 
     def _pods_of(self, node: str, namespace: str) -> list[Pod]:
         return [pod for pod in self._pods.by_index("node", node) if pod.metadata.namespace == namespace]
@@ -119,6 +138,15 @@ _NODE_VERBS: dict[tuple[str, str], tuple[str, ...]] = {
     ("authentication.k8s.io", "tokenreviews"): ("create",),
     ("authorization.k8s.io", "subjectaccessreviews"): ("create",),
     ("node.k8s.io", "runtimeclasses"): _READ,
+    # Its gateway: what it routes by, what it loads into pods, and what it tells of both.
+    ("faas.minik8s.io", "functions"): _READ,
+    ("faas.minik8s.io", "functionrevisions"): _READ,
+    ("faas.minik8s.io", "functionrevisions/code"): ("get",),
+    ("faas.minik8s.io", "functionrevisions/status"): ("get", "update", "patch"),
+    ("faas.minik8s.io", "functions/calls"): ("create",),
+    ("faas.minik8s.io", "functiondemands"): ("create",),
+    ("faas.minik8s.io", "environments"): _READ,
+    ("faas.minik8s.io", "triggers"): _READ,
 }  # (group, resource or resource/subresource): verbs. system:node, as far as the kinds exist here
 
 

@@ -37,6 +37,9 @@ SUBRESOURCES: dict[str, Subresource] = {
     "graph": Subresource(("get",), "WorkflowRunGraph", "faas.minik8s.io", "v1"),
     "stop": Subresource(("create",), "WorkflowRunStop", "faas.minik8s.io", "v1"),
     "redrive": Subresource(("create",), "WorkflowRunRedrive", "faas.minik8s.io", "v1"),
+    "code": Subresource(("get", "update")),
+    "calls": Subresource(("create", "get"), "FunctionCalls", "faas.minik8s.io", "v1"),
+    "deadletters": Subresource(("create", "delete", "get"), "FunctionDeadLetters", "faas.minik8s.io", "v1"),
     "log": Subresource(("get",), streamed=True),
     "exec": Subresource(("create", "get"), "PodExecOptions", streamed=True),
     "attach": Subresource(("create", "get"), "PodAttachOptions", streamed=True),
@@ -78,7 +81,9 @@ WORKFLOW_TASK = Virtual(
     "WorkflowTask", "workflowtasks", "faas.minik8s.io", namespaced=True, verbs=("create", "list", "update")
 )
 
+FUNCTION_DEMAND = Virtual("FunctionDemand", "functiondemands", "faas.minik8s.io")
+
 VIRTUALS = (
     SELF_SUBJECT_ACCESS, SUBJECT_ACCESS, LOCAL_SUBJECT_ACCESS, SELF_SUBJECT_RULES, SELF_SUBJECT, SELF_SUBJECT_BETA,
-    TOKEN, BINDING, NODE_METRICS, POD_METRICS, WORKFLOW_TASK,
+    TOKEN, BINDING, NODE_METRICS, POD_METRICS, WORKFLOW_TASK, FUNCTION_DEMAND,
 )  # fmt: skip

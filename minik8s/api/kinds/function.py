@@ -38,6 +38,7 @@ from minik8s.api.meta import Condition, LocalObjectReference, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
 LABEL: Final = f"{GROUP}/function"  # of pods and revisions: the function's name
+RUNTIME_SECRET: Final = "kube-system/function-runtime"  # noqa: S105  # its key `hmac` makes pods' control tokens
 POD, PROCESS = "Pod", "Process"
 MAX_CODE: Final = 64 * 2**20  # bytes of the packed code
 MAX_INLINE: Final = 256 * 2**10  # characters; larger code is uploaded, for every list of functions carries it

@@ -15,6 +15,7 @@ from minik8s.api.kinds.workflow import GROUP
 from minik8s.api.meta import Condition, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
+SHARED: Final = "Shared"  # in the place of a function's name (which has no capitals): pods of many functions
 SHAPE_LABEL: Final = f"{GROUP}/shape"  # of pods
 LOADED, LOAD_ERROR = "Loaded", "LoadError"
 CONTRACTS: Final = ("main", "action", "handler", "asgi", "wsgi", "cloudevent")
