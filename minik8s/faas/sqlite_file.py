@@ -70,7 +70,7 @@ class SqliteFile:
         return self._do(lambda: work(self._db))
 
     def _write(self, work: Work[T]) -> asyncio.Future[T]:
-        """Done when it is durable. What waits stands and falls together: `work` must not fail for reasons of its own."""
+        """Done when it is durable. Groups stand and fall together: `work` must not fail for reasons of its own."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, future))
         if self._writing is None:

@@ -18,6 +18,7 @@ from minik8s.faas.api import WorkflowApi
 from minik8s.faas.controller import WorkflowRunController
 from minik8s.faas.egress import Egress, networks
 from minik8s.faas.http_task import HttpTasks
+from minik8s.faas.outbound import Outbound
 from minik8s.faas.perform import NoFunctions, Performer
 from minik8s.faas.run_log import MemoryLog, RunLog
 from minik8s.faas.runner import Runner
@@ -44,8 +45,9 @@ class Workflows:
             user = User(f"{SERVICE_ACCOUNT_PREFIX}{namespace}:{account}", groups)
             return Client(LoopbackTransport(handler, user))
 
-        self._http = HttpTasks(Egress({config.ip, config.advertised}, networks(config.workflow_http_allow)), service)
-        self.performer = Performer(NoFunctions(), self._http, acting)
+        egress = Egress({config.ip, config.advertised}, networks(config.workflow_http_allow))
+        self._outbound = Outbound(egress, service)
+        self.performer = Performer(NoFunctions(), HttpTasks(self._outbound), acting)
         tokens = Tokens()
         self.runner = Runner(history, self.performer, elsewhere=tokens.elsewhere)
         tokens.runner = self.runner
@@ -57,7 +59,7 @@ class Workflows:
     def activities(self) -> list[tuple[str, Coroutine[Any, Any, Any]]]:
         return [
             ("workflows", self.runner.run()),
-            ("workflow tasks", self._http.run()),
+            ("workflow tasks", self._outbound.run()),
             ("recorder workflow-controller", self._recorder.run()),
             (self._controller.name, self._controller.run()),
         ]

@@ -13,6 +13,7 @@ from aiohttp import web
 from minik8s.aio import background
 from minik8s.faas.egress import Egress, networks
 from minik8s.faas.http_task import HttpTasks
+from minik8s.faas.outbound import Outbound
 from minik8s.faas.workflow.errors import StateError
 
 
@@ -50,11 +51,11 @@ async def server() -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture
 async def tasks() -> AsyncIterator[HttpTasks]:
-    made = HttpTasks(
+    outbound = Outbound(
         Egress(allowed=networks("127.0.0.1/32")), lambda ns, name: "127.0.0.1" if (ns, name) == ("shop", "web") else ""
     )
-    async with background(made.run()):
-        yield made
+    async with background(outbound.run()):
+        yield HttpTasks(outbound)
 
 
 async def failure(tasks: HttpTasks, url: str, parameters: Any = None) -> StateError:
@@ -102,9 +103,9 @@ async def test_failures_have_names(server: str, tasks: HttpTasks) -> None:
             "http://0.0.0.0/", "http://[::ffff:127.0.0.1]/", "http://10.9.8.7/"],
 )  # fmt: skip
 async def test_the_master_itself_is_out_of_bounds(url: str) -> None:
-    tasks = HttpTasks(Egress(own=["10.9.8.7"]), lambda ns, name: "")
-    async with background(tasks.run()):
-        assert (await failure(tasks, url)).error == "States.Permissions"
+    outbound = Outbound(Egress(own=["10.9.8.7"]))
+    async with background(outbound.run()):
+        assert (await failure(HttpTasks(outbound), url)).error == "States.Permissions"
 
 
 @pytest.mark.parametrize("address", ["10.244.0.5", "192.0.2.1", "2001:db8::1"])
