@@ -7,8 +7,8 @@ Protocols end here: the API server hands a client's bytes on without looking at 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import msgspec
 from aiohttp import web
@@ -16,23 +16,22 @@ from aiohttp import web
 from minik8s.api.errors import (
     BadRequest,
     Forbidden,
-    InternalError,
-    NotFound,
-    ServiceUnavailable,
     StatusError,
     Unauthorized,
     from_status,
 )
 from minik8s.clock import Clock, system_clock
+from minik8s.kubelet.engine import EnginePages
 from minik8s.kubelet.lookup import PodLookup, Pods
 from minik8s.kubelet.streaming import portforward, spdy_exec, websocket
-from minik8s.kubelet.streaming.logs import limited, parse_log_options, send_batched
+from minik8s.kubelet.streaming.log_answer import answer_log
+from minik8s.kubelet.streaming.logs import parse_log_options
 from minik8s.kubelet.streaming.multiplex import spdy_connection
 from minik8s.kubelet.streaming.session import Streaming, converse
 from minik8s.kubelet.streaming.spdy_exec import SpdyChannels, Taken
 from minik8s.kubelet.streaming.websocket import Frames, SocketLink, WebSocketChannels
 from minik8s.log import get_logger
-from minik8s.runtime.base import EngineUnavailable, NoSuchContainer, PortStream, Runtime, RuntimeFailure, Streams
+from minik8s.runtime.base import PortStream, Runtime, Streams
 from minik8s.takeover import wants_upgrade
 
 MASTERS = "system:masters"  # the API server's client certificate is of this group
@@ -60,6 +59,7 @@ class KubeletServer:
         self._pods = pods
         self._pages = dict(pages or {})
         self._clock = clock
+        self._engine = EnginePages(runtime, pods, clock=clock)
 
     # -- listening
 
@@ -72,6 +72,7 @@ class KubeletServer:
             app.router.add_route(method, "/exec/{namespace}/{pod}/{container}", self._exec)
             app.router.add_route(method, "/attach/{namespace}/{pod}/{container}", self._attach)
             app.router.add_route(method, "/portForward/{namespace}/{pod}", self._port_forward)
+        self._engine.add_to(app)
         for path, page in self._pages.items():
             app.router.add_get(path, _shown(page))
         return app
@@ -97,14 +98,7 @@ class KubeletServer:
         namespace, pod, container = _place(request)
         options = parse_log_options(request.query, pod, self._clock())
         found = await self._lookup.logged(namespace, pod, container, previous=options.previous)
-        response = web.StreamResponse(headers={"content-type": "text/plain"})
-        with _engine_trouble():
-            async with self._runtime.logs(
-                found.id, follow=options.follow, tail=options.tail, since=options.since, timestamps=options.timestamps
-            ) as lines:
-                await response.prepare(request)
-                await _send_log(request, response, limited(lines, options.limit))
-        return response
+        return await answer_log(request, self._runtime, found.id, options)
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         command = request.query.getall("command", [])
@@ -187,32 +181,6 @@ async def _converse(
         if streams is not None:
             await converse(streams, opened)
     return Taken()
-
-
-async def _send_log(request: web.Request, response: web.StreamResponse, pieces: AsyncGenerator[bytes, None]) -> None:
-    """A client that has gone is no error; an engine that has must not look like the log's end."""
-    async with aclosing(pieces):
-        try:
-            await send_batched(pieces, response.write)
-        except* ConnectionError:
-            pass
-        except* RuntimeFailure as group:
-            log.warning("a log broke off", path=request.path, error=str(group.exceptions[0]))
-            if request.transport is not None:
-                request.transport.abort()
-
-
-@contextmanager
-def _engine_trouble() -> Iterator[None]:
-    """What the engine refuses, as errors of the API."""
-    try:
-        yield
-    except EngineUnavailable as error:
-        raise ServiceUnavailable(f"the container engine does not answer: {error}") from None
-    except NoSuchContainer as error:
-        raise NotFound(str(error)) from None
-    except RuntimeFailure as error:
-        raise InternalError(str(error)) from None
 
 
 async def _healthz(request: web.Request) -> web.StreamResponse:

@@ -13,6 +13,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from minik8s.runtime.inventory import Inventory, Kind
+
 # Labels that the Docker implementation puts on what it creates; `reset` and the stray check go by the first one.
 LABEL_MANAGED = "io.minik8s.managed"  # the data folder's node uid, so that two agents on one engine do not mix
 LABEL_POD_UID = "io.kubernetes.pod.uid"
@@ -42,6 +44,10 @@ class EngineUnavailable(RuntimeFailure):
 
 class NoSuchContainer(RuntimeFailure):
     reason = "ContainerNotFound"
+
+
+class EngineConflict(RuntimeFailure):
+    """What was asked for does not go with the state that the thing is in: an image in use, a container that runs."""
 
 
 class ImagePullFailed(RuntimeFailure):
@@ -363,6 +369,20 @@ class Runtime(Protocol):
 
     async def remove_image(self, image_id: str) -> int:
         """Bytes freed; 0 if it is in use or gone."""
+
+    # -- the whole engine, others' things included: for people
+
+    async def inventory(self, *, sizes: bool = False) -> Inventory:
+        """`sizes` measures what containers and volumes hold, which takes an engine with many files its time."""
+
+    async def restart(self, container_id: str, grace: float) -> None:
+        """As `stop`, and start the same container again."""
+
+    async def discard(self, kind: Kind, id: str) -> None:
+        """Remove a stopped container with its anonymous volumes, or an image, volume or network that nobody uses.
+
+        EngineConflict if it is in use, NoSuchContainer if it is not there.
+        """
 
 
 class PortStream(Protocol):

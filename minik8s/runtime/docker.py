@@ -40,7 +40,7 @@ from minik8s.runtime.base import (
 from minik8s.runtime.cgroup import CgroupFiles, cgroup_files, cgroup_of, read_links, read_stats
 from minik8s.runtime.docker_api import failure_of, reaching
 from minik8s.runtime.docker_exec import DockerStreams
-from minik8s.runtime.docker_images import DockerImages
+from minik8s.runtime.docker_inventory import DockerInventory
 from minik8s.runtime.docker_json import Json, Limits, container_info, docker_create, event_identity, identity
 from minik8s.runtime.docker_streams import json_lines, parse_address
 from minik8s.runtime.linux import own_limits
@@ -51,7 +51,7 @@ SILENCE = 15.0  # seconds without an event after which they are asked for anew: 
 _ACTIONS = ("create", "start", "die", "oom", "destroy")
 
 
-class DockerRuntime(DockerImages, DockerStreams):
+class DockerRuntime(DockerInventory, DockerStreams):
     """`node_uid` marks what belongs to this agent. `silence`: see SILENCE."""
 
     def __init__(

@@ -10,15 +10,12 @@ from typing import Any
 
 import aiohttp
 
-from minik8s.runtime.base import EngineUnavailable, NoSuchContainer, RuntimeFailure
+from minik8s.runtime.base import EngineConflict, EngineUnavailable, NoSuchContainer, RuntimeFailure
 from minik8s.runtime.docker_streams import Address
 
-_MISSING = re.compile("[Nn]o such (container|image|exec)")
+_MISSING = re.compile("[Nn]o such (container|image|exec|volume)|^network .* not found")
 _UNREACHABLE = (503, 900)  # 900 is aiodocker's for 'no connection'
-
-
-class EngineConflict(RuntimeFailure):
-    """What was asked for does not go with the state that the thing is in: an image in use, a container that is dead."""
+_CONFLICT = (403, 409)  # 403 is the answer for networks with containers, and for the engine's own
 
 
 class DockerApi(ABC):
@@ -57,7 +54,7 @@ def failure_of(
     # A start of a container whose program does not exist is answered with 404 too, in runc's words.
     if status == 404 and _MISSING.search(message):
         return missing(message)
-    return EngineConflict(message) if status == 409 and failure is RuntimeFailure else failure(message)
+    return EngineConflict(message) if status in _CONFLICT and failure is RuntimeFailure else failure(message)
 
 
 @contextmanager

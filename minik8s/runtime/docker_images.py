@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 
-from minik8s.runtime.base import ImageInfo, ImagePullFailed, NoSuchContainer, RegistryAuth
-from minik8s.runtime.docker_api import DockerApi, EngineConflict
+from minik8s.runtime.base import EngineConflict, ImageInfo, ImagePullFailed, NoSuchContainer, RegistryAuth
+from minik8s.runtime.docker_api import DockerApi
 from minik8s.runtime.docker_json import image_references
 from minik8s.runtime.docker_streams import json_lines
 from minik8s.runtime.pause import layer

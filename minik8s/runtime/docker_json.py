@@ -89,7 +89,7 @@ def _sandbox(spec: SandboxSpec, node_uid: str, limits: Limits) -> Json:
     }
     body: Json = {
         "Hostname": "" if spec.host_network else spec.hostname,
-        "Labels": _labels(spec, node_uid),
+        "Labels": identity_labels(spec, node_uid),
         "HostConfig": host,
     }
     if not spec.host_network:
@@ -137,7 +137,7 @@ def _container(spec: ContainerSpec, node_uid: str, limits: Limits, seccomp: str)
         "OpenStdin": spec.stdin,
         "StdinOnce": spec.stdin_once,
         "Healthcheck": {"Test": ["NONE"]},  # probes are the kubelet's
-        "Labels": _labels(spec, node_uid) | {LABEL_HASH: spec.hash},
+        "Labels": identity_labels(spec, node_uid) | {LABEL_HASH: spec.hash},
         "HostConfig": host,
     }
 
@@ -187,7 +187,7 @@ def reductions(spec: ContainerSpec, limits: Limits) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _labels(spec: ContainerSpec | SandboxSpec, node_uid: str) -> dict[str, str]:
+def identity_labels(spec: ContainerSpec | SandboxSpec, node_uid: str) -> dict[str, str]:
     return {
         **spec.labels,
         LABEL_MANAGED: node_uid,

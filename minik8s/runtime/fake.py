@@ -32,14 +32,14 @@ from minik8s.runtime.base import (
     StartFailed,
 )
 from minik8s.runtime.fake_exec import FakeContainer, FakeStreams
-from minik8s.runtime.fake_images import FakeImages
+from minik8s.runtime.fake_inventory import FakeInventory
 from minik8s.runtime.fake_program import program
 
 SIGKILLED, TERMINATED = 137, 143
 _STOPPED = "the fake engine has been stopped"
 
 
-class FakeRuntime(FakeImages, FakeStreams):
+class FakeRuntime(FakeInventory, FakeStreams):
     """`images`, `pull_seconds`: see `FakeImages`."""
 
     def __init__(
@@ -53,7 +53,7 @@ class FakeRuntime(FakeImages, FakeStreams):
         self._made = 0
         self.usage: dict[str, tuple[float, int]] = {}  # container id → (cores, bytes) that stats() tells
         FakeStreams.__init__(self, clock)
-        FakeImages.__init__(self, images, pull_seconds)
+        FakeInventory.__init__(self, images, pull_seconds)
 
     async def __aenter__(self) -> FakeRuntime:
         return self
@@ -141,6 +141,9 @@ class FakeRuntime(FakeImages, FakeStreams):
         words = (*spec.command, *spec.args)
         container.program = program(words, dict(spec.env), spec.sandbox.hostname, reference)
         return container.info.id
+
+    def _all(self) -> Iterable[FakeContainer]:
+        return self._containers.values()
 
     def _uses(self, image_id: str) -> bool:
         return any(container.info.image_id == image_id for container in self._containers.values())

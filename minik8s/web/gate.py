@@ -1,8 +1,8 @@
 """What may pass from a browser to the API server: pure rules over one request. What they do not name is refused.
 
 RBAC decides what a user may do; these rules only take away from that. The dashboard's origin must never show what a pod
-or a node has written as a page (`proxy`), credentials stay out of browsers (Secrets' values, fresh tokens), and unless
-writing is switched on nothing is changed.
+or a node has written as a page (`proxy`; but a node's `/engine` is its kubelet's own JSON), credentials stay out of
+browsers (Secrets' values, fresh tokens), and unless writing is switched on nothing is changed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from minik8s.api.errors import Forbidden, NotFound
 Json = dict[str, Any]
 READING = ("GET", "HEAD")
 SUBRESOURCES = ("", "status", "scale", "log", "eviction")
+ENGINE = "proxy/engine"  # of a node: its containers, images, volumes, networks
 # Questions about oneself, which the API asks by POST.
 QUESTIONS = ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews")
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # repeats a Secret's values
@@ -26,6 +27,15 @@ class Target(NamedTuple):
     path: str  # encoded, as it goes on
     resource: str = ""
     subresource: str = ""
+
+    @property
+    def is_log(self) -> bool:
+        """Of a pod's container, or of any of a node's."""
+        return self.subresource.rpartition("/")[2] == "log"
+
+    @property
+    def is_engine(self) -> bool:
+        return self.resource == "nodes" and f"{self.subresource}/".startswith(f"{ENGINE}/")
 
 
 def target(path: str) -> Target:
@@ -44,7 +54,7 @@ def target(path: str) -> Target:
 
 def check(method: str, asked: Target, *, write: bool) -> None:
     """Raises Forbidden, saying why, unless the request may go on."""
-    if asked.subresource not in SUBRESOURCES or asked.resource in ("proxy", "watch"):
+    if (asked.subresource not in SUBRESOURCES and not asked.is_engine) or asked.resource in ("proxy", "watch"):
         raise Forbidden(f"the dashboard does not pass on {asked.resource}/{asked.subresource}; use kubectl")
     if method in READING or (method == "POST" and asked.resource in QUESTIONS):
         return

@@ -157,7 +157,7 @@ class Live:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         try:
             path = _checked(asked)
-            if path.subresource != "log":
+            if not path.is_log:
                 raise BadRequest(f"{asked.path} is no log")
             async with self._upstream.stream(path.path, list(asked.query.items()), watch=False) as pieces:
                 async for piece in pieces:

@@ -166,7 +166,7 @@ class Site:
             request.method, target.path, query, body=await request.read(), content_type=_content_type(request),
             accept=PARTIAL if request.headers.get("X-Metadata-Only") else "application/json",
         )  # fmt: skip
-        if target.subresource == "log":
+        if target.is_log:
             return web.Response(body=answer, content_type="text/plain", charset="utf-8")
         if target.resource == "secrets":
             answer = msgspec.json.encode(gate.hidden(msgspec.json.decode(answer)))

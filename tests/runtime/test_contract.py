@@ -10,6 +10,7 @@ import pytest
 from minik8s.runtime.base import (
     ContainerInfo,
     CreateFailed,
+    EngineConflict,
     InvalidImageName,
     NoSuchContainer,
     Runtime,
@@ -233,3 +234,47 @@ async def test_a_start_that_fails_leaves_its_reason(runtime: Runtime, pod: Pod) 
     info = await container(runtime, pod)
     assert (info.state, info.exit_code) == ("exited", 127)
     assert "executable file not found" in info.error
+
+
+async def test_the_inventory_has_what_there_is_and_who_uses_it(runtime: Runtime, pod: Pod) -> None:
+    await pod.up()
+    app = await pod.run("sleep", "600", labels={"mine": "yes"})
+    found = await runtime.inventory()
+    seen = {container.id: container for container in found.containers}
+    assert {pod.sandbox, app} <= set(seen)
+    assert (seen[app].state, seen[app].labels["mine"], seen[app].size) == ("running", "yes", None)
+    assert seen[app].status.startswith("Up")
+    assert seen[app].command.startswith("sleep 600")
+    assert abs(seen[app].created - time.time()) < 30
+    assert seen[app].name in next(image for image in found.images if image.id == seen[app].image_id).used_by
+    assert {"none", "host"} <= {network.name for network in found.networks}
+    measured = await runtime.inventory(sizes=True)
+    assert next(container for container in measured.containers if container.id == app).size is not None
+
+
+async def test_only_what_is_not_in_use_is_discarded(runtime: Runtime, pod: Pod) -> None:
+    await pod.up()
+    app = await pod.run("sleep", "600")
+    image = (await container(runtime, pod)).image_id
+    host = next(network.id for network in (await runtime.inventory()).networks if network.name == "host")
+    for kind, id in (("containers", app), ("images", image), ("networks", host)):
+        with pytest.raises(EngineConflict):
+            await runtime.discard(kind, id)  # type: ignore[arg-type]
+    for kind in ("containers", "images", "volumes", "networks"):
+        with pytest.raises(NoSuchContainer):
+            await runtime.discard(kind, "feed")  # type: ignore[arg-type]
+    await runtime.stop(app, 0)
+    await runtime.discard("containers", app)
+    assert [info.name for info in await runtime.containers(pod.uid)] == ["POD"]
+
+
+async def test_a_restarted_container_is_the_same_one(runtime: Runtime, pod: Pod) -> None:
+    await pod.up()
+    app = await pod.run("sleep", "600")
+    began = (await container(runtime, pod)).started_at
+    await runtime.restart(app, 0)
+    info = await container(runtime, pod)
+    assert (info.id, info.state) == (app, "running")
+    assert info.started_at > began
+    with pytest.raises(NoSuchContainer):
+        await runtime.restart("feed", 0)

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from minik8s.runtime.base import (
     CreateFailed,
+    EngineConflict,
     EngineUnavailable,
     ImagePullFailed,
     NoSuchContainer,
@@ -27,6 +28,7 @@ from minik8s.runtime.base import (
 )
 from minik8s.runtime.docker import DockerRuntime
 from minik8s.runtime.pause import image_name, layer
+from tests.images import BUSYBOX
 from tests.runtime.conftest import Pod
 
 pytestmark = pytest.mark.docker
@@ -383,3 +385,30 @@ async def test_pull(docker: DockerRuntime, registry: str) -> None:
     assert await docker.image(reference) == image
     assert await docker.remove_image(image.id) == image.size
     assert await docker.image(reference) is None
+
+
+async def test_volumes_and_networks_of_the_engine_are_told_and_discarded(docker: DockerRuntime) -> None:
+    name = f"minik8s-test-{uuid.uuid4().hex[:8]}"
+    await docker.json("POST", "volumes/create", body={"Name": name, "Labels": {"mine": "yes"}})
+    network = (await docker.json("POST", "networks/create", body={"Name": name, "Internal": True}))["Id"]
+    body = {"Image": BUSYBOX, "Cmd": ["sleep", "600"], "HostConfig": {"Binds": [f"{name}:/data"], "NetworkMode": name}}
+    user = (await docker.json("POST", "containers/create", {"name": name}, body=body))["Id"]
+    try:
+        await docker.json("POST", f"containers/{user}/start")
+        found = await docker.inventory(sizes=True)
+        (volume,) = [each for each in found.volumes if each.id == name]
+        assert (volume.driver, volume.labels, volume.size, volume.used_by) == ("local", {"mine": "yes"}, 0, (name,))
+        (net,) = [each for each in found.networks if each.id == network]
+        assert (net.name, net.internal, len(net.subnets), net.used_by) == (name, True, 1, (name,))
+        (container,) = [each for each in found.containers if each.id == user]
+        assert (container.volumes, list(container.networks)) == ((name,), [name])
+        assert container.networks[name].count(".") == 3
+        for kind, id in (("volumes", name), ("networks", network)):
+            with pytest.raises(EngineConflict):
+                await docker.discard(kind, id)
+    finally:
+        await docker.remove(user)
+    await docker.discard("volumes", name)
+    await docker.discard("networks", network)
+    left = await docker.inventory()
+    assert not {name, network} & {each.id for each in (*left.volumes, *left.networks)}

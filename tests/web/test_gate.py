@@ -65,13 +65,24 @@ def test_questions_about_oneself_are_reading() -> None:
     [
         f"{PODS}/b/proxy", f"{PODS}/b/proxy/x", f"{PODS}/b/exec", f"{PODS}/b/portforward", "/api/v1/nodes/n/proxy/logs",
         "/api/v1/namespaces/a/services/s/proxy/x", "/api/v1/proxy/namespaces/a/pods/b", "/api/v1/watch/pods",
-        "/api/v1/namespaces/a/serviceaccounts/s/token",
+        "/api/v1/namespaces/a/serviceaccounts/s/token", "/api/v1/nodes/n/proxy/enginex", "/api/v1/nodes/n/proxy",
+        f"{PODS}/b/proxy/engine", "/api/v1/namespaces/a/services/s/proxy/engine",
     ],
 )  # fmt: skip
 def test_ways_to_foreign_content_and_fresh_credentials_are_closed(path: str) -> None:
     for method in READ:
         with pytest.raises(Forbidden, match="kubectl"):
             gate.check(method, gate.target(path), write=True)
+
+
+@pytest.mark.parametrize("path", ["", "/containers/c", "/containers/c/log", "/images/sha256:1"])
+def test_a_nodes_engine_is_reached_and_changed_by_writers_alone(path: str) -> None:
+    target = gate.target(f"/api/v1/nodes/n/proxy/engine{path}")
+    gate.check("GET", target, write=False)
+    gate.check("DELETE", target, write=True)
+    with pytest.raises(Forbidden, match="--dashboard-write"):
+        gate.check("DELETE", target, write=False)
+    assert target.is_log == path.endswith("/log")
 
 
 def test_secrets_keep_their_values() -> None:

@@ -20,7 +20,7 @@ DESK = {"width": 1280, "height": 800}
 XSS = "<img src=x onerror=alert(1)>"
 PAGES = (
     "overview", "search", "nodes", "namespaces", "events", "deployments", "replicasets", "daemonsets", "jobs", "pods",
-    "horizontalpodautoscalers", "services", "ingresses", "configmaps", "secrets",
+    "horizontalpodautoscalers", "services", "ingresses", "configmaps", "secrets", "engine", "volumes",
 )  # fmt: skip
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Debian's chromium")
 
@@ -274,3 +274,56 @@ def test_measured_usage_is_drawn(page: Any) -> None:
     page.wait_for_selector(".chart:has-text('CPU') b:text-is('1.90')")
     page.wait_for_selector(".chart:has-text('Memory') b:text-is('1 MiB')")
     assert page.locator(".chart path.line[d^=M]").count() == 2
+
+
+def test_a_nodes_engine_is_shown_and_its_containers_stopped(page: Any, site: Served) -> None:
+    node = site.pod("engaged")["metadata"]["name"] and until(
+        lambda: site.api("GET", "/api/v1/namespaces/default/pods/engaged")["spec"].get("nodeName")
+    )
+    go(page, "engine", node)
+    page.click(".row:has-text('default/engaged') a >> nth=0")
+    page.wait_for_selector(".fields dd:has-text('i:1')")
+    page.click(".actions button:text-is('Stop')")
+    page.click("dialog[open] button.primary")
+    until(lambda: restarts(site, "engaged") == 1)  # its kubelet has started another
+    page.click("text=Containers >> nth=1")
+    go(page, "engine", node)
+    page.click(".row:has-text('default/engaged'):has-text('exited') a >> nth=0")
+    page.click(".actions button:text-is('Remove')")
+    page.click("dialog[open] button.primary")
+    page.wait_for_selector(".row:has-text('default/engaged'):has-text('running')")
+    page.wait_for_selector(".row:has-text('exited')", state="detached")
+    for kind, text in (("Images", "i:1"), ("Volumes", "There are none."), ("Networks", "host")):
+        page.click(f".tabs a:has-text('{kind}')")
+        page.wait_for_selector(f".grid:has-text('{text}')")
+    site.api("DELETE", "/api/v1/namespaces/default/pods/engaged")
+
+
+def restarts(site: Served, name: str) -> int:
+    statuses = site.api("GET", f"/api/v1/namespaces/default/pods/{name}")["status"].get("containerStatuses")
+    return int(statuses[0]["restartCount"]) if statuses else 0
+
+
+def test_the_engine_is_shown_to_those_who_may_reach_the_kubelet(browser: Any, site: Served) -> None:
+    with opened(browser, site, site.token("looker", role="view")) as page:
+        go(page, "engine", f"{site.api('GET', '/api/v1/nodes')['items'][0]['metadata']['name']}")
+        page.wait_for_selector(".notice:has-text('nodes/proxy'):has-text('forbidden')")
+
+
+def test_volumes_of_pods_tell_what_they_are_made_of(page: Any, site: Served) -> None:
+    volumes = [
+        {"name": "scratch", "emptyDir": {"medium": "Memory"}},
+        {"name": "logs", "hostPath": {"path": "/var/log"}},
+    ]
+    mounts = [{"name": "scratch", "mountPath": "/tmp"}, {"name": "logs", "mountPath": "/logs", "readOnly": True}]
+    spec = {"volumes": volumes, "containers": [{"name": "c", "image": "i:1", "volumeMounts": mounts}]}
+    site.api("POST", "/api/v1/namespaces/default/pods", {"metadata": {"name": "stores"}, "spec": spec})
+    go(page, "volumes")
+    page.wait_for_selector(".row:has-text('scratch'):has-text('in memory'):has-text('c:/tmp')")
+    page.wait_for_selector(".row:has-text('/var/log'):has-text('c:/logs (read-only)')")
+    assert page.locator(".row:has-text('kube-api-access')").count() == 0
+    node = until(lambda: site.api("GET", "/api/v1/namespaces/default/pods/stores")["spec"].get("nodeName"))
+    page.select_option("[aria-label=Node]", node)
+    page.wait_for_selector("a:has-text('Volumes of its engine')")
+    site.api("DELETE", "/api/v1/namespaces/default/pods/stores")
+    page.wait_for_selector(".row:has-text('scratch')", state="detached")

@@ -3,10 +3,12 @@
 // Another page is a module of its own and a line here; pages of a plain kind need only a row in lib/kinds.js.
 
 import { KINDS } from "../lib/kinds.js";
+import engine from "./engine.js";
 import events from "./events.js";
 import { kindPage } from "./kind.js";
 import overview from "./overview.js";
 import search from "./search.js";
+import volumes from "./volumes.js";
 
 const GROUPS = {
   nodes: "Cluster", namespaces: "Cluster", deployments: "Workloads", replicasets: "Workloads", daemonsets: "Workloads", jobs: "Workloads",
@@ -19,5 +21,5 @@ const kinds = KINDS.map((kind) => kindPage(kind, GROUPS[kind.id], KEYS[kind.id])
 const inGroup = (group) => kinds.filter((page) => page.group === group);
 
 export const PAGES = [
-  overview, search, ...inGroup("Cluster"), events, ...inGroup("Workloads"), ...inGroup("Network"), ...inGroup("Config"),
+  overview, search, ...inGroup("Cluster"), engine, events, ...inGroup("Workloads"), ...inGroup("Network"), ...inGroup("Config"), volumes,
 ];

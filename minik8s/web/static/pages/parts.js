@@ -82,7 +82,7 @@ function Node({ object }) {
   const allocatable = (resource) => quantity(status.allocatable?.[resource]);
   return html`<div class="columns"><${Card} title="Machine"><${Fields} of=${[
     ["Addresses", (status.addresses ?? []).map((a) => a.address).join(", ")], ["Operating system", status.nodeInfo?.osImage], ["Kernel", status.nodeInfo?.kernelVersion],
-    ["Engine", status.nodeInfo?.containerRuntimeVersion], ["Version", status.nodeInfo?.kubeletVersion], ["Architecture", status.nodeInfo?.architecture], ["Pod range", spec.podCIDR],
+    ["Engine", html`<a href=${href("engine", metadata.name)}>${status.nodeInfo?.containerRuntimeVersion || "containers"}</a>`], ["Version", status.nodeInfo?.kubeletVersion], ["Architecture", status.nodeInfo?.architecture], ["Pod range", spec.podCIDR],
     ["Taints", (spec.taints ?? []).map((t) => `${t.key}${t.value ? `=${t.value}` : ""}:${t.effect}`).join(", ")],
     ["Also has", Object.entries(status.allocatable ?? {}).filter(([key]) => key.includes("/")).map(([key, value]) => `${key} ${value}`).join(", ")],
   ]} /></${Card}>
