@@ -63,8 +63,24 @@ def unpack(folder: str, packed: str, sha256: str) -> str:
     return f"""cd {quote(folder)} || exit 1
 [ -d work ] && exit 0
 echo "{sha256}  {packed}" | sha256sum -c --status || {{ rm -f {quote(packed)}; echo checksum; exit 3; }}
-rm -rf work.new && mkdir work.new && tar -x -f {quote(packed)} -C work.new && mv work.new work || exit 5
+rm -rf work.new && mkdir work.new && tar -x -f {quote(packed)} -C work.new && mv -T work.new work || exit 5
 rm -f {quote(packed)}"""
+
+
+def put(folder: str, tar: str) -> str:
+    """The same for sources that fit into the script itself, `tar` in base64, or "" for a job that has none.
+
+    Each process costs a login node milliseconds, and there may be a thousand jobs: no more than four, or one.
+    """
+    control, work = quote(f"{folder}/{CONTROL}"), quote(f"{folder}/work")
+    if not tar:
+        return f"[ -d {work} ] || mkdir -p {control} {work}"
+    return f"""[ -d {work} ] && exit 0
+new={work}.$$; set -o pipefail
+mkdir -p {control} "$new" && base64 -d <<'END' | tar -x -C "$new" || exit 5
+{tar}
+END
+mv -T "$new" {work} || [ -d {work} ]"""
 
 
 class Submitted(NamedTuple):
@@ -96,28 +112,28 @@ def submit(folder: str, submission: str, arguments: Sequence[str], work_dir: str
     """
     mark = f"{CONTROL}/{submission}"
     job = f"{JOB_PREFIX}{submission}"
-    work = "work/" + work_dir if work_dir else "work"
+    work = quote("work/" + work_dir if work_dir else "work")
     write = f"printf %s {quote(text)} > {mark}.sh || exit {UNKNOWN}\n" if text else ""
     call = " ".join(["sbatch", "--parsable", f"--job-name={job}", *map(quote, arguments), quote(script)])
     return f"""cd {quote(folder)} || exit 1
 exec 9>{CONTROL}/lock; flock -w 20 9 || {{ echo 'the lock of the job is held'; exit {UNKNOWN}; }}
-[ -s {mark}.jobid ] && {{ cat {mark}.jobid; exit 0; }}
 id=
+if [ -s {mark}.jobid ] && read -r id < {mark}.jobid; then echo "$id"; exit 0; fi
 if [ -e {mark}.tried ]; then
   queue=$(squeue -h -a -t all -o '%F %j' -u "$(id -un)") || {{ echo "$queue"; exit {UNKNOWN}; }}
   id=$(printf '%s\\n' "$queue" | awk '$2 == "{job}" {{ print $1; exit }}')
-  [ -n "$id" ] || {{ [ ! -s {mark}.started ] || id=$(cat {mark}.started); }}
+  [ -n "$id" ] || {{ [ ! -s {mark}.started ] || read -r id < {mark}.started; }}
   [ -n "$id" ] || id=$(sacct -n -X -P -S now-7days --name={job} -o JobIDRaw 2>/dev/null | head -n 1)
 fi
 if [ -z "$id" ]; then
   {write}  : > {mark}.tried || {{ echo 'cannot write to the folder of the job'; exit {UNKNOWN}; }}
-  mkdir -p {quote(work)} || exit {UNKNOWN}
-  said=$(cd {quote(work)} && {call} 9>&- 2>&1)
+  [ -d {work} ] || mkdir -p {work} || exit {UNKNOWN}
+  said=$(cd {work} && exec {call} 9>&- 2>&1)
   rc=$?
-  id=$(printf '%s\\n' "$said" | sed -n 's/^\\([0-9][0-9]*\\)\\(;.*\\)\\{{0,1\\}}$/\\1/p' | tail -n 1)
+  while read -r line; do case ${{line%%;*}} in ''|*[!0-9]*) ;; *) id=${{line%%;*}};; esac; done <<< "$said"
   [ $rc = 0 ] && [ -n "$id" ] || {{ printf '%s\\n' "$said"; exit {REFUSED}; }}
 fi
-echo "$id" > {mark}.jobid.tmp && mv {mark}.jobid.tmp {mark}.jobid
+echo "$id" > {mark}.jobid
 echo "$id\""""
 
 

@@ -17,20 +17,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minik8s.aio import backoff
+from minik8s.api.kinds.gpujob import QUEUED, RUNNING
 from minik8s.api.kinds.hpccluster import HpcClusterSpec
-from minik8s.hpc import remote_text
+from minik8s.hpc import remote_text, sources
 from minik8s.hpc.reports import Observation, TaskReport, observe, parse_look, parse_queue
 from minik8s.hpc.results import Results
 from minik8s.hpc.ssh import Connection, Login, RemoteFileError, Unreachable, connect
 from minik8s.hpc.states import meaning
 from minik8s.log import get_logger
+from minik8s.metrics import Counter
 
 GRACE = 30.0  # seconds for which no source may know a job: accounting is some seconds late
 GRACE_WITHOUT_ACCOUNTING = 600.0  # seconds, where accounting is there and does not answer
 LOOKED_AT = 400  # jobs in one look: what does not fit waits for the next poll
 TAILED = 256 * 1024  # bytes of a running job's output in one go
+INLINE = 24 * 1024  # bytes of a tar that go with a command: the shell reads its commands byte by byte
+PACKED, THERE = "packed.part", 4  # a tar on its way up; that it is unpacked already
 REFUSED_AGAIN = 60.0  # seconds until a refused login is tried again: some sites lock accounts
 GROWTH = 1.5  # of the time between polls at rest
+POLLS = Counter("hpc_polls_total", "Times that the queue of a cluster was looked at.")
 log = get_logger("hpc")
 
 
@@ -50,6 +55,11 @@ class Tracked:
     missing_since: float = 0.0
     observation: Observation | None = None
     lost: bool = False
+
+    def as_before(self, queue: dict[int, TaskReport]) -> bool:
+        """Whether the queue says what it said before, and all that there is to say. So it is for nearly all jobs."""
+        alive = self.observation is not None and self.observation.phase in (QUEUED, RUNNING)
+        return alive and not self.missing_since and len(queue) == len(self.expected) and queue == self.seen
 
 
 class Site:
@@ -73,7 +83,6 @@ class Site:
         self.trouble: Unreachable | None = Unreachable("Connecting", "the first connection is being made")
         self.slurm_trouble = ""
         self.unreachable_since = time.monotonic()
-        self.polls = 0
         self._results = results
         self._login = login
         self._told = told
@@ -81,10 +90,6 @@ class Site:
         self._connection: Connection | None = None
         self._spec = HpcClusterSpec()
         self._wake = asyncio.Event()
-
-    @property
-    def frames(self) -> int:
-        return self._connection.frames if self._connection is not None else 0
 
     @property
     def connection(self) -> Connection:
@@ -179,7 +184,7 @@ class Site:
 
     async def poll(self) -> bool:
         """Look once. Whether anything changed."""
-        self.polls += 1
+        POLLS.inc()
         answer = await self.connection.run(remote_text.queue())
         if (answer.code != 0) != bool(self.slurm_trouble):
             self.slurm_trouble = answer.text.strip()[-300:] or "squeue fails" if answer.code else ""
@@ -188,6 +193,7 @@ class Site:
             return False
         queue = parse_queue(answer.text)
         jobs = [job for job in self.jobs.values() if not job.lost]
+        jobs = [job for job in jobs if not job.as_before(queue.get(job.job_id, {}))]
         for job in jobs:
             job.seen |= queue.get(job.job_id, {})
         unclear = [job for job in jobs if self._unclear(job, queue.get(job.job_id, {}))][:LOOKED_AT]
@@ -237,7 +243,7 @@ class Site:
         """Fetch what running jobs have written, where somebody reads it. One command for all of them."""
         wanted = []
         for job in self.jobs.values():
-            if job.observation is not None and job.observation.phase == "Running" and self._results.has_reader(job.uid):
+            if job.observation is not None and job.observation.phase == RUNNING and self._results.has_reader(job.uid):
                 for path in job.outputs:
                     local = self._results.place(job.uid, path)
                     wanted.append((f"{job.folder}/work/{path}", local))
@@ -261,22 +267,18 @@ class Site:
     async def put_sources(self, folder: str, packed: Path, sha256: str) -> None:
         """Sources in place below `folder`/work, whole. Raises Unreachable, RemoteFileError."""
         connection = self.connection
-        begin = (
-            f"mkdir -p {remote_text.quote(folder)}/{remote_text.CONTROL} && cd {remote_text.quote(folder)} || exit 1"
-        )
-        name = "packed.part"
-        small = packed.stat().st_size <= 128 * 1024  # noqa: ASYNC240 - a file of this machine, just written
+        small = packed.stat().st_size <= INLINE  # noqa: ASYNC240 - a file of this machine, just written
         if small:
-            text = base64.b64encode(packed.read_bytes()).decode()  # noqa: ASYNC240
-            begin += f"\n[ -d work ] || base64 -d > {name} <<'END'\n{text}\nEND"
-            answer = await connection.run(begin + "\n" + remote_text.unpack(folder, name, sha256))
+            text = sources.inline(packed.read_bytes())  # noqa: ASYNC240
+            answer = await connection.run(remote_text.put(folder, text))
         else:
-            answer = await connection.run(begin + "\n[ ! -d work ] || exit 4")
-            if answer.code == 0:
-                await connection.upload(str(packed), f"{folder}/{name}")
-                answer = await connection.run(remote_text.unpack(folder, name, sha256), timeout=600)
-            elif answer.code == 4:
+            begin = f"[ -d {remote_text.quote(folder + '/work')} ] && exit {THERE}\n"
+            answer = await connection.run(begin + f"mkdir -p {remote_text.quote(f'{folder}/{remote_text.CONTROL}')}")
+            if answer.code == THERE:
                 return
+            if answer.code == 0:
+                await connection.upload(str(packed), f"{folder}/{PACKED}")
+                answer = await connection.run(remote_text.unpack(folder, PACKED, sha256), timeout=600)
         if answer.code != 0:
             raise RemoteFileError(answer.text.strip()[-300:] or f"unpacking ended with {answer.code}")
 

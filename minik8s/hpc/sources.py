@@ -12,6 +12,7 @@ import io
 import os
 import tarfile
 import zipfile
+from base64 import b64encode
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -130,6 +131,12 @@ def _pack_tar(read: tarfile.TarFile, size: int, target: Path) -> str:
                 raise BadSource(f"the archive holds {member.name[:80]!r}, which is a link or a device")
             packing.add(member.name, file, member.size, executable=bool(member.mode & 0o100))
     return packing.sha256
+
+
+def inline(tar: bytes) -> str:
+    """A tar in base64, without the zeros that fill it up to ten kilobytes; "" if it holds no file."""
+    bare = tar.rstrip(b"\0")
+    return b64encode(bare + bytes(-len(bare) % 512 + 1024)).decode() if bare else ""
 
 
 class _Packing:

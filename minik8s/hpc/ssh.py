@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from minik8s.hpc.remote_text import frame
+from minik8s.metrics import Counter
 
 if TYPE_CHECKING:
     import asyncssh
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 15.0  # seconds for TCP, keys and login
 KEEPALIVE = 10.0  # seconds between signs of life; after three that are not answered the connection is dead
 FRAME_TIMEOUT = 60.0  # seconds for a frame: login nodes are slow at times
+AHEAD = 8  # frames that are on their way, or wait in the shell
 LONGEST_ANSWER = 64 * 2**20  # bytes
+COMMANDS = Counter("hpc_commands_total", "Commands sent to the shells of login nodes.")
+LOGINS = Counter("hpc_connections_total", "SSH connections made to login nodes.")
 BLOCK = 256 * 1024  # bytes of a file that are written at once
 
 
@@ -49,57 +53,61 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """Made by `connect`. `run` and the file verbs may be called by many tasks; frames go one after the other."""
+    """Made by `connect`. `run` and the file verbs may be called by many tasks."""
 
     def __init__(self, connections: list[asyncssh.SSHClientConnection], host_key: str) -> None:
         self._connections = connections  # the last is the login node's, those before lead to it
         self.host_key = host_key  # the line of known_hosts of the key that the host has shown
         self._shell: asyncssh.SSHClientProcess[bytes] | None = None
         self._sftp: asyncssh.SFTPClient | None = None
+        self._ahead = asyncio.Semaphore(AHEAD)
+        self._opening = asyncio.Lock()
         self._turn = asyncio.Lock()
         self._sftp_turn = asyncio.Lock()
         self._setup = b""
-        self.frames = 0  # that were sent, for tests and metrics
 
     def prepare(self, setup: bytes) -> None:
         """What a new shell is told first."""
         self._setup = setup
 
     async def run(self, script: str, timeout: float = FRAME_TIMEOUT) -> Answer:
-        """Run a script; its exit code and what it printed. Raises Unreachable: then nobody knows what was done."""
-        async with self._turn:
+        """Run a script; its exit code and what it printed. Raises Unreachable: then nobody knows what was done.
+
+        The shell does one after the other; some are sent ahead, so that a link's latency is not paid for each. Who is
+        cancelled leaves an answer behind, and the next one skips it.
+        """
+        async with self._ahead:
+            shell = None
             try:
-                async with asyncio.timeout(timeout):
-                    return await self._exchange(script)
+                shell = await self._ready_shell()
+                nonce = secrets.token_hex(12)
+                shell.stdin.write(frame(nonce, script))
+                COMMANDS.inc()
+                async with self._turn, asyncio.timeout(timeout):  # turns come in the order of the lines above
+                    return await _answer(shell.stdout, nonce)
             except TimeoutError:
-                self._drop_shell()
+                self._drop_shell(shell)
                 raise Unreachable("Timeout", f"the login node did not answer within {timeout:.0f} s") from None
-            except asyncio.CancelledError:
-                self._drop_shell()  # the answer would come in the middle of the next one
-                raise
             except _errors() as error:
-                self._drop_shell()
+                self._drop_shell(shell)
                 raise _translated(error) from error
 
-    async def _exchange(self, script: str) -> Answer:
-        shell = self._shell
-        if shell is None:
-            shell = self._shell = await self._connections[-1].create_process(
-                "exec bash --norc --noprofile", encoding=None, stderr=_devnull()
-            )
-            shell.stdin.write(self._setup)
-        nonce = secrets.token_hex(12)
-        shell.stdin.write(frame(nonce, script))
-        self.frames += 1
-        begin, end = f"\n{nonce}-B\n".encode(), f"\n{nonce}-E ".encode()
-        await _until(shell.stdout, begin)
-        body = await _until(shell.stdout, end)
-        code = await _until(shell.stdout, b"\n")
-        return Answer(int(code.strip() or b"255"), body.decode(errors="replace"))
+    async def _ready_shell(self) -> asyncssh.SSHClientProcess[bytes]:
+        async with self._opening:
+            if self._shell is None:
+                async with asyncio.timeout(FRAME_TIMEOUT):
+                    made = await self._connections[-1].create_process(
+                        "exec bash --norc --noprofile", encoding=None, stderr=_devnull()
+                    )
+                made.stdin.write(self._setup)
+                self._shell = made
+            return self._shell
 
-    def _drop_shell(self) -> None:
-        shell, self._shell = self._shell, None
+    def _drop_shell(self, shell: asyncssh.SSHClientProcess[bytes] | None) -> None:
+        """Whoever waits for an answer of this shell gets EOF."""
         if shell is not None:
+            if self._shell is shell:
+                self._shell = None
             with suppress(*_errors()):
                 shell.close()
 
@@ -204,6 +212,7 @@ async def connect(spec: HpcClusterSpec, login: Login, *, pinned: str = "") -> Co
         if isinstance(error, OSError | ValueError | asyncssh.Error):
             raise _translated(error, host, known=bool(known.strip()), pinned=bool(pinned)) from error
         raise
+    LOGINS.inc()
     key = made[-1].get_server_host_key()
     shown = key.export_public_key("openssh").decode().split()[:2] if key is not None else []
     name = spec.host if spec.port == 22 else f"[{spec.host}]:{spec.port}"
@@ -253,6 +262,13 @@ def _devnull() -> int:
 
     value: int = asyncssh.DEVNULL
     return value
+
+
+async def _answer(reader: asyncssh.SSHReader[bytes], nonce: str) -> Answer:
+    await _until(reader, f"\n{nonce}-B\n".encode())
+    body = await _until(reader, f"\n{nonce}-E ".encode())
+    code = await _until(reader, b"\n")
+    return Answer(int(code.strip() or b"255"), body.decode(errors="replace"))
 
 
 async def _until(reader: asyncssh.SSHReader[bytes], mark: bytes) -> bytes:
