@@ -18,11 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="rewrite golden files with what the code gives now")
 
 
-# A host has room for one agent with real containers, and for one lab host with the usual address: who needs either
-# goes one after the other. By folder or file; every other file is a lane of its own.
+# A host has room for one agent with real containers, for one lab host with the usual address and for one Slurm: who
+# needs either goes one after the other. By folder or file; every other file is a lane of its own.
 LANES = {
     **dict.fromkeys(("e2e", "faults", "host", "kubelet/devices/test_on_agent.py", "net/test_dns_host.py"), "host"),
     "multihost": "lab",
+    "hpc": "slurm",
 }
 LONGEST = ("host", "lab")  # begin first
 

@@ -1,4 +1,4 @@
-"""`scripts/bench [--quick] [--net] [--faas] [NAME...] [--json FILE]`: measure, show each result, then one table."""
+"""`scripts/bench [--quick] [--net] [--faas] [--hpc] [NAME...] [--json FILE]`: measure, show each, then one table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from tests.bench import api, dns, figures, fleet, node, pod_network, services, workflows
+from tests.bench import api, dns, figures, fleet, hpc, node, pod_network, services, workflows
 from tests.bench.agent import BenchError
 from tests.bench.report import Result, table
 
@@ -25,7 +25,9 @@ GROUPS: tuple[tuple[Sequence[str], Callable[..., AsyncIterator[Result]]], ...] =
     (dns.NAMES, dns.measure),
     (figures.NAMES, figures.measure),
     (workflows.NAMES, workflows.measure),
+    (hpc.NAMES, hpc.measure),
 )
+HPC = [*hpc.NAMES]
 FAAS = [*workflows.NAMES]
 NET = [*pod_network.NAMES, *services.NAMES, *dns.NAMES]
 NAMES = [name for names, _ in GROUPS for name in names]
@@ -53,11 +55,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="less of everything: a look, not a judgement")
     parser.add_argument("--net", action="store_true", help=f"the network's: {', '.join(NET)}")
     parser.add_argument("--faas", action="store_true", help=f"functions' and workflows': {', '.join(FAAS)}")
+    parser.add_argument("--hpc", action="store_true", help=f"GPU jobs': {', '.join(HPC)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    chosen = [*options.names, *(NET if options.net else ()), *(FAAS if options.faas else ())] or NAMES
+    chosen = [*options.names, *(NET if options.net else ()), *(FAAS if options.faas else ())]
+    chosen = [*chosen, *(HPC if options.hpc else ())] or NAMES
     results = asyncio.run(run(chosen, quick=options.quick))
     print(table([result.row() for result in results]))
     if options.json:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hpc.slurm import Slurm
+from tests.hpc.slurm import NEEDED, Slurm
 
-NEEDED = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd", "sshd")
 PORT = 25900
 
 

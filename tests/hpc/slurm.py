@@ -18,6 +18,7 @@ from minik8s.testing import Cluster, cluster
 
 HERE = Path(__file__).parent
 USER = "mk8shpc"
+NEEDED = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd", "sshd")
 
 
 class Slurm:
@@ -116,9 +117,10 @@ class Lab:
 
 
 @asynccontextmanager
-async def lab(slurm: Slurm, **settings: Any) -> AsyncIterator[Lab]:
+async def lab(slurm: Slurm, spec: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[Lab]:
+    """`spec`: of the HpcCluster, besides what it needs anyway."""
     async with cluster(nodes=0, **settings) as it:
         await it.client.create(Secret, slurm.login())
-        await it.client.create(HpcCluster, slurm.cluster())
+        await it.client.create(HpcCluster, slurm.cluster(**(spec or {})))
         yield Lab(it, slurm)
         await asyncio.sleep(0)
