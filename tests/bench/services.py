@@ -27,6 +27,7 @@ from tests.net.objects import Feed, endpoint, make_service, make_slice
 NAMES = ("service-change", "service-connections")
 RANGES = {"cluster_cidr": "10.244.0.0/16", "service_cidr": "10.96.0.0/12"}
 ENDPOINTS = 10
+ROUNDS = 8
 SERVER = """
 import socket
 server = socket.create_server(("0.0.0.0", 8080), backlog=4096)
@@ -44,7 +45,7 @@ async def measure(names: Sequence[str], *, quick: bool) -> AsyncIterator[Result]
             for count in (1000,) if quick else (1000, 5000):
                 yield await change(count)
         if "service-connections" in names:
-            async for result in connections((1, 1000) if quick else (1, 5000), 0.5 if quick else 2.0):
+            async for result in connections((1, 1000) if quick else (1, 5000), 0.8 if quick else 4.0):
                 yield result
 
 
@@ -149,10 +150,17 @@ def served() -> Iterator[str]:
 
 
 def connect(address: str, seconds: float) -> float:
+    """The best of some rounds of `seconds` in all: what else this machine does also costs caches."""
+    return max(_connect(address, seconds / ROUNDS) for _ in range(ROUNDS))
+
+
+def _connect(address: str, seconds: float) -> float:
     """Connections, one after the other, in a second of the client's CPU, in which the kernel translates them as well.
 
-    By the clock, whatever else this machine does would count.
+    By the clock, whatever else this machine does would count. The kernel remembers closed connections for two minutes:
+    those of the round before lead to the same endpoint from the same ports, and a free one would have to be searched.
     """
+    sh("conntrack -F")
     count, begun, cpu = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - begun < seconds:
         with socket.create_connection((address, 80), timeout=5) as client:
