@@ -32,6 +32,7 @@ FAKE_DEVICE = re.compile(
     rf"((?:(?:{LABEL})\.)*(?:{LABEL})/[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?)=([1-9][0-9]{{0,2}})"
 )
 SETTINGS_FILE = "config.yaml"  # in the data folder: what the agent was last run with
+LOG_FOLDER = "log"  # in the data folder: what the agent has to say
 
 
 class ConfigError(ValueError):

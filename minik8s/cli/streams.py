@@ -13,11 +13,13 @@ import click
 from minik8s.api.errors import StatusError
 from minik8s.cli import targets
 from minik8s.cli.connection import Cluster
+from minik8s.cli.lifecycle import data_dir_option
 from minik8s.cli.printing import echo
 from minik8s.cli.verb import Failures, complete_pods, duration, explain, selector_option, verb
 
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 MAX_FOLLOWED = 5  # logs followed at once; as kubectl
+LEVELS = ("debug", "info", "warning", "error")
 Json = dict[str, Any]
 
 
@@ -87,9 +89,25 @@ def container_of(pod: Json, wanted: str, *, quiet: bool = False) -> str:
 @click.option("--prefix", is_flag=True, help="Begin lines with pod and container.")
 @click.option("--ignore-errors", is_flag=True, help="Go on when a log cannot be read.")
 @click.option("--max-log-requests", type=int, default=MAX_FOLLOWED, help="Logs to follow at once.")
+@click.option("--component", default="", help="Of a part of minik8s on this machine: kubelet, scheduler … or all.")
+@click.option("--level", default="debug", type=click.Choice(LEVELS), help="Of minik8s: only that and what is worse.")
+@data_dir_option
 @selector_option
 def logs(cluster: Cluster, pod: str | None, container_word: str | None, selector: str, **options: Any) -> None:
-    """Print containers' logs: logs web-0, logs -f deploy/web -c nginx, logs -l app=web --prefix."""
+    """Print containers' logs: logs web-0, logs -f deploy/web -c nginx, logs -l app=web --prefix.
+
+    With --component what minik8s itself says on this machine: logs --component kubelet -f, logs --component all.
+    """
+    if options["component"]:
+        if pod or selector:
+            raise click.ClickException("a component of minik8s is no pod: leave the pod out")
+        from minik8s.cli.own_log import show
+
+        show(
+            options["component"], options["data_dir"], level=options["level"], follow=options["follow"],
+            tail=options["tail"], since=duration(options["since"]) if options["since"] else None,
+        )  # fmt: skip
+        return
     if bool(pod) == bool(selector):
         raise click.ClickException("name a pod, or select pods with -l")
     if options["since"] and options["since_time"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from minik8s import log as logging
 from minik8s.aio import supervise
-from minik8s.config import Config, save
+from minik8s.config import LOG_FOLDER, Config, save
 from minik8s.metrics import Histogram
 from minik8s.net.base import NetworkError
 from minik8s.roles.address import follow_address
@@ -49,6 +49,7 @@ def run_agent(config: Config) -> None:
         runner = asyncio.Runner()
     try:
         with runner, agent_lock(config.data_dir):
+            logging.keep(config.path(LOG_FOLDER))
             save(config)
             runner.run(_until_signalled(config))
     except UNDERSTOOD as error:

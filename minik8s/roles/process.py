@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
+from typing import BinaryIO
 
-from minik8s.config import Config
+from minik8s.config import LOG_FOLDER, Config
 from minik8s.roles.lock import running_pid
 
-LOG_FILE = "agent.log"
+START_LOG = "start.log"  # what the agent said before it kept its own log, and when it fell
 UNIT_FILE = Path("/etc/systemd/system/minik8s.service")
 POLL = 0.05  # seconds between looks at a process that is starting or stopping
 
@@ -95,7 +96,7 @@ def start(config: Config, *, patience: float, waiting: Callable[[], None] = lamb
         _systemctl("start", "minik8s")
         child = None
     else:
-        with config.path(LOG_FILE).open("ab") as log:
+        with _start_log(config.data_dir) as log:
             child = subprocess.Popen(
                 command(config.data_dir), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
@@ -123,7 +124,7 @@ def stop(data_dir: Path, *, patience: float) -> int | None:
     deadline = time.monotonic() + patience
     while running_pid(data_dir) == pid:
         if time.monotonic() > deadline:
-            raise ProcessError(f"the agent (pid {pid}) does not stop; see {data_dir / LOG_FILE}, then 'kill -9 {pid}'")
+            raise ProcessError(f"the agent (pid {pid}) does not stop; see '{_reading(data_dir)}', then 'kill -9 {pid}'")
         time.sleep(POLL)
     return pid
 
@@ -139,15 +140,26 @@ def is_ready(config: Config) -> bool:
     return all(_answers(*place) for place in places)
 
 
+def _start_log(data_dir: Path) -> BinaryIO:
+    file = data_dir / LOG_FOLDER / START_LOG
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _reading(data_dir: Path) -> str:
+    """The command that shows the agent's log."""
+    return f"minik8s logs --component all --data-dir {data_dir}"
+
+
 def last_words(config: Config) -> str:
-    """The last fault in the agent's log, and where the rest is."""
-    file = config.path(LOG_FILE)
+    """The last fault that the agent told when it ended, and where the rest is."""
+    file = config.path(LOG_FOLDER, START_LOG)
     try:
         lines = [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return "see 'journalctl -u minik8s'"
     faults = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return f"{(faults or lines or ['it said nothing'])[-1]} (see {file})"
+    return f"{(faults or lines or ['it said nothing'])[-1]} (see '{_reading(config.data_dir)}' and {file})"
 
 
 def _answers(host: str, port: int, path: str) -> bool:
