@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import stat
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minik8s
 from minik8s.log.file import KEPT, NAME, BoundedFile, Reader, files
 from minik8s.log.folding import Folding
 
@@ -149,6 +151,20 @@ def test_in_the_background_nothing_is_written_twice_and_the_journal_is_enough(tm
         run(FOLDED, str(folder), stderr=stream, env=environment)
     assert not folder.exists()
     assert (tmp_path / "stream").stat().st_size > 0
+
+
+# -- what is said
+
+
+def test_every_error_names_a_remedy() -> None:
+    """Warnings too, but some are for others to judge: what is an error is somebody's to mend."""
+    for path in Path(minik8s.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ERRORS:
+                assert "remedy" in {each.arg for each in node.keywords}, f"{path}:{node.lineno} tells no remedy"
+
+
+ERRORS = {f"{log}.{level}" for log in ("log", "self.log") for level in ("error", "exception", "critical")}
 
 
 # -- the file

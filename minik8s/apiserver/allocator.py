@@ -166,7 +166,11 @@ class ServiceAllocator:
             try:
                 await self.repair()
             except (ServiceUnavailable, Timeout) as error:
-                log.warning("claims could not be looked through", error=str(error))
+                log.warning(
+                    "claims could not be looked through",
+                    error=str(error),
+                    remedy="see that the store answers; it is tried again",
+                )
 
     async def repair(self) -> None:
         """Claim what Services have and nobody claimed; take back what two looks in a row found without a Service."""
@@ -178,7 +182,12 @@ class ServiceAllocator:
             await asyncio.sleep(0)
         for claim, services in wanted.items():
             if len(services) > 1:
-                log.error("given to several Services: make all but one anew", claim=claim, services=services)
+                log.error(
+                    "given to several Services: make all but one anew",
+                    claim=claim,
+                    services=services,
+                    remedy="delete and create all but one of these Services",
+                )
             if self._cache.get(claim) is None:
                 with suppress(ClaimLost):  # another master does the same
                     await claims.take(self._cache, (claim,), services[0])

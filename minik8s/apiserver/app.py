@@ -19,7 +19,7 @@ from minik8s.apiserver.http_server import Server
 from minik8s.apiserver.request import ApiRequest, ApiResponse, error_response
 from minik8s.apiserver.routes import RequestInfo
 from minik8s.apiserver.served import SUBRESOURCES
-from minik8s.log import get_logger
+from minik8s.log import REPORT, get_logger
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 BACKLOG = 1024
@@ -80,7 +80,7 @@ class ApiServer:
         except ConnectionError:
             raise
         except Exception as error:
-            log.exception("request failed", method=request.method, path=request.path)
+            log.exception("request failed", method=request.method, path=request.path, remedy=REPORT)
             if request.connection.taken:
                 raise ConnectionAbortedError("half of another answer may have been sent already") from error
             return error_response(InternalError(f"an internal error occurred: {type(error).__name__}"))

@@ -44,7 +44,7 @@ from minik8s.apiserver.request import JSON, ApiRequest, ApiResponse, error_respo
 from minik8s.apiserver.routes import RequestInfo
 from minik8s.apiserver.served import SUBRESOURCES, VIRTUALS
 from minik8s.apiserver.verbs import Call, Verbs
-from minik8s.log import get_logger
+from minik8s.log import REPORT, get_logger
 
 SLOW = 1.0  # seconds; requests that take longer are logged, all others only counted
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
@@ -123,7 +123,7 @@ class Handler:
         except StatusError as error:
             response = error_response(error)
         except Exception as error:
-            log.exception("request failed", method=request.method, path=request.path)
+            log.exception("request failed", method=request.method, path=request.path, remedy=REPORT)
             response = error_response(InternalError(f"an internal error occurred: {type(error).__name__}"))
         self.observe(request, info, response.code, time.perf_counter() - started)
         return response
@@ -153,7 +153,14 @@ class Handler:
         known = (code < 400 and info.resource) or self._is_known(info)  # what was served is known
         self.metrics.observe(info if known else _NOTHING, code, seconds)
         if code >= 500 or seconds > SLOW:
-            log.warning("slow or failed request", method=request.method, path=request.path, code=code, seconds=seconds)
+            log.warning(
+                "slow or failed request",
+                method=request.method,
+                path=request.path,
+                code=code,
+                seconds=seconds,
+                remedy="look for what else the machine is busy with, and at the lines beside this one",
+            )
 
     def _is_known(self, info: RequestInfo) -> bool:
         """What strangers invent must not become labels of metrics."""

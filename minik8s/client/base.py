@@ -113,7 +113,13 @@ def _read(view: type[T], raw: msgspec.Raw) -> T | None:
     try:
         found: T = _decoder(view).decode(raw)
     except msgspec.ValidationError as error:
-        log.error("object cannot be read and is ignored", kind=view.__name__, error=str(error), object=bytes(raw)[:200])
+        log.error(
+            "object cannot be read and is ignored",
+            kind=view.__name__,
+            error=str(error),
+            object=bytes(raw)[:200],
+            remedy="mend it ('minik8s edit') or delete it: it was written by another version, or around the API",
+        )
         return None
     return found
 

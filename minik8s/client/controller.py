@@ -13,7 +13,7 @@ from minik8s.api.errors import Conflict, NotFound, StatusError
 from minik8s.client.base import Client
 from minik8s.client.informer import Informers
 from minik8s.client.workqueue import WorkQueue
-from minik8s.log import get_logger
+from minik8s.log import REPORT, get_logger
 
 
 class Controller:
@@ -50,10 +50,16 @@ class Controller:
                 self.queue.add_rate_limited(key)
             except StatusError as error:
                 delay = self.queue.add_rate_limited(key)
-                self.log.warning("reconcile failed", key=key, error=str(error), retry_seconds=round(delay, 3))
+                self.log.warning(
+                    "reconcile failed",
+                    key=key,
+                    error=str(error),
+                    retry_seconds=round(delay, 3),
+                    remedy="it is tried again; 'minik8s describe' of the object tells its state",
+                )
             except Exception:
                 delay = self.queue.add_rate_limited(key)
-                self.log.exception("reconcile failed", key=key, retry_seconds=round(delay, 3))
+                self.log.exception("reconcile failed", key=key, retry_seconds=round(delay, 3), remedy=REPORT)
             else:
                 self.queue.forget(key)
                 if again is not None:

@@ -94,7 +94,12 @@ class Recorder:
             document = self._waiting.pop(key)
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                log.warning("events dropped", component=self._component, count=dropped)
+                log.warning(
+                    "events dropped",
+                    component=self._component,
+                    count=dropped,
+                    remedy="nothing: more happened at once than is worth telling",
+                )
             try:
                 await self._write(document)
             except StatusError as error:

@@ -73,7 +73,11 @@ class NodeLifecycleController(Controller):
             await asyncio.sleep(self._grace / PULSES)
             if late := self._stalled():
                 self._signs = {name: signs._replace(seen=signs.seen + late) for name, signs in self._signs.items()}
-                self.log.warning("this process did not run for a while: nodes are given that time", seconds=round(late))
+                self.log.warning(
+                    "this process did not run for a while: nodes are given that time",
+                    seconds=round(late),
+                    remedy="nothing is lost; if this comes often, the machine sleeps or is short of CPU or memory",
+                )
 
     def _stalled(self) -> float:
         """For how many seconds we have missed our own pulse; 0 if it was only a little."""

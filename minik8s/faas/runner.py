@@ -29,7 +29,7 @@ from minik8s.faas.workflow.core import Outcome
 from minik8s.faas.workflow.data import Json
 from minik8s.faas.workflow.errors import StateError
 from minik8s.faas.workflow.execution import Execution, HistoryMismatch, Identity, Task
-from minik8s.log import get_logger
+from minik8s.log import REPORT, get_logger
 
 SLICE = 0.02  # seconds of work between two looks at everything else that this process does
 LONGEST_SLEEP = 60.0  # seconds: somebody may set the clock
@@ -303,7 +303,7 @@ class Runner:
         if isinstance(error, StateError):
             name, cause = error.error, error.cause
         elif error is not None:  # a fault of ours: told, and the run's own to deal with; others go on
-            log.error("task failed unexpectedly", run=run.header.key, state=task.state, exc_info=error)
+            log.error("task failed unexpectedly", run=run.header.key, state=task.state, exc_info=error, remedy=REPORT)
             name, cause = errors.RUNTIME, f"an internal error occurred: {type(error).__name__}"
         elif task.waits:
             self._put(run, lambda execution: execution.submitted(task.id, future.result(), self.clock()))
@@ -360,7 +360,12 @@ class Runner:
         try:
             run.execution.resume(events)
         except HistoryMismatch as error:
-            log.error("a run does not follow from its history", run=header.key, error=str(error))
+            log.error(
+                "a run does not follow from its history",
+                run=header.key,
+                error=str(error),
+                remedy="start it again: 'minik8s wf run' with the same input; its history was changed or damaged",
+            )
             end = End("FAILED", events[0].timestamp, self.clock(), len(events), None, errors.RUNTIME, str(error))
             await self.history.write([Entry(header.uid, (), end=end)])
             self.changed(header.key)

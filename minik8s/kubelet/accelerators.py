@@ -55,14 +55,22 @@ async def ask(patience: float) -> list[Accelerator]:
         async with asyncio.timeout(patience):
             out, err = await process.communicate()
     except TimeoutError:
-        log.warning("accelerators not measured", error=f"{PROGRAM} did not answer in {patience:g} s")
+        log.warning(
+            "accelerators not measured",
+            error=f"{PROGRAM} did not answer in {patience:g} s",
+            remedy="run nvidia-smi by hand: its driver may be hung or of another version",
+        )
         return []
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        log.warning("accelerators not measured", error=(err or out).decode(errors="replace").strip()[:200])
+        log.warning(
+            "accelerators not measured",
+            error=(err or out).decode(errors="replace").strip()[:200],
+            remedy="run nvidia-smi by hand: its driver may be hung or of another version",
+        )
         return []
     return parse(out.decode(errors="replace"))
 

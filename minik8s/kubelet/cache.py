@@ -50,5 +50,10 @@ def read(path: Path) -> Known:
     except FileNotFoundError:
         return Known()
     except (msgspec.DecodeError, OSError) as error:
-        log.warning("the cache cannot be read: starting without", path=str(path), error=str(error))
+        log.warning(
+            "the cache cannot be read: starting without",
+            path=str(path),
+            error=str(error),
+            remedy="nothing, once the master answers: it is written anew",
+        )
         return Known()

@@ -81,7 +81,11 @@ class Sampler:
         try:
             await self.sample(at_most=INTERVAL / 2)
         except ServiceUnavailable as error:
-            log.warning("not measured: will look again", error=str(error))
+            log.warning(
+                "not measured: will look again",
+                error=str(error),
+                remedy="see that /proc and the control groups can be read ('minik8s doctor')",
+            )
 
     async def sample(self, *, at_most: float = FRESH) -> Sample:
         """One that is no older than `at_most` seconds. ServiceUnavailable if the machine's own cannot be read."""

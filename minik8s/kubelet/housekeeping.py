@@ -44,7 +44,9 @@ class Housekeeping:
             try:
                 freed += await kit.runtime.remove_image(image.id)
             except RuntimeFailure as error:
-                log.warning("image not removed", image=image.id, error=str(error))
+                log.warning(
+                    "image not removed", image=image.id, error=str(error), remedy="'docker image rm' tells who holds it"
+                )
                 continue
             kit.images.collected(image)
         if wanted:
@@ -56,7 +58,11 @@ class Housekeeping:
         try:
             await asyncio.to_thread(self._kit.images.save)
         except OSError as error:
-            log.warning("the list of pulled images is not written", error=str(error))
+            log.warning(
+                "the list of pulled images is not written",
+                error=str(error),
+                remedy="make space, or make the data folder writable",
+            )
 
     def _tell(self, freed: int, wanted: int, percent: float) -> None:
         node = self._node.node

@@ -189,7 +189,13 @@ class Kubelet(Controller):
         if not self._synced:
             return
         for info in await self.kit.runtime.containers(uid):
-            self.log.warning("removing a stray container", container=info.id[:12], name=info.name, pod_uid=uid)
+            self.log.warning(
+                "removing a stray container",
+                container=info.id[:12],
+                name=info.name,
+                pod_uid=uid,
+                remedy="nothing: its pod was deleted while this agent was away",
+            )
             await self.kit.runtime.remove(info.id)
         await self.kit.network.detach(uid)
 
@@ -236,7 +242,11 @@ class Kubelet(Controller):
         try:
             await self.kit.host_ports.load({uid: p for uid, p in mapped.items() if self.pods[uid].status.podIP})
         except NetworkError as error:
-            self.log.warning("host ports not set: each pod's are set when it is looked at", error=str(error))
+            self.log.warning(
+                "host ports not set: each pod's are set when it is looked at",
+                error=str(error),
+                remedy="'minik8s doctor' tells what the kernel lacks",
+            )
 
     async def _take_over(self) -> None:
         """Once the API has told our pods: forget others, remove strays. From then on the watch is enough."""
@@ -262,7 +272,11 @@ class Kubelet(Controller):
             if self.kit.volumes is not None:
                 await self.kit.volumes.remove_orphans([*self.pods, *self.workers_by_uid])
         except (RuntimeFailure, NetworkError, OSError) as error:
-            self.log.warning("could not look for leftovers: will look again", error=str(error))
+            self.log.warning(
+                "could not look for leftovers: will look again",
+                error=str(error),
+                remedy="see that the Docker Engine answers ('docker ps', 'minik8s doctor')",
+            )
 
     async def _keep_cache(self, data: Path) -> None:
         while True:
@@ -273,7 +287,11 @@ class Kubelet(Controller):
             try:
                 await asyncio.to_thread(cache.write, data / "kubelet" / "cache", content)
             except OSError as error:
-                self.log.warning("cache not written: a restart without the master would miss news", error=str(error))
+                self.log.warning(
+                    "cache not written: a restart without the master would miss news",
+                    error=str(error),
+                    remedy="make space, or make the data folder writable",
+                )
 
     async def _close(self) -> None:
         for worker in self.workers_by_uid.values():

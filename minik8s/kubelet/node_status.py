@@ -216,7 +216,11 @@ class NodeStatus:
             except NotFound:
                 await self._missing()
             except (Conflict, Forbidden) as error:
-                log.warning("node status not written", error=str(error))
+                log.warning(
+                    "node status not written",
+                    error=str(error),
+                    remedy="the node's own certificate must still be this node's: 'minik8s join' makes it anew",
+                )
             except StatusError as error:
                 log.debug("node status not written", error=str(error))
             ill = health.runtime or health.network or self._deleted
@@ -248,7 +252,10 @@ class NodeStatus:
             log.debug("not known whether the node was deleted", error=str(error))
             return
         if leases.metadata.uid != self._store or int(nodes.metadata.resourceVersion) < seen:
-            log.warning("the API does not know this node any more: its store was replaced; registering again")
+            log.warning(
+                "the API does not know this node any more: its store was replaced; registering again",
+                remedy="nothing: this node registers again",
+            )
             await self._register_for_long()
             return
         self._deleted, self._lease = True, False
@@ -298,5 +305,9 @@ class NodeStatus:
             content_type=STRATEGIC_MERGE_PATCH,
         )
         if health.runtime or health.network:
-            log.warning("node is not ready", reason=health.runtime or health.network)
+            log.warning(
+                "node is not ready",
+                reason=health.runtime or health.network,
+                remedy="'minik8s doctor' tells what this host lacks; see that the Docker Engine answers",
+            )
         self._told, self._told_at = key, now

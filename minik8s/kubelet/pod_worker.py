@@ -143,7 +143,13 @@ class PodWorker:
             if isinstance(action, CreateSandbox | StartContainer):
                 self.actions.failed(name, error)
             else:
-                log.warning("will try again", pod=self.pod.key, action=action.key, error=str(error))
+                log.warning(
+                    "will try again",
+                    pod=self.pod.key,
+                    action=action.key,
+                    error=str(error),
+                    remedy="'minik8s describe pod' tells more; see that the Docker Engine answers ('minik8s doctor')",
+                )
                 await asyncio.sleep(REPORT_RETRY)  # still busy with it, so not planned again at once
         else:
             if isinstance(action, CreateSandbox | StartContainer):

@@ -142,9 +142,9 @@ class Forwarder:
         looped = self._upstreams[int(number)]
         if looped not in self.looped:
             log.error(
-                "a resolver of this host leads back to the cluster's DNS and is not asked any more: "
-                "name another one in /etc/resolv.conf",
+                "a resolver of this host leads back to the cluster's DNS and is not asked any more",
                 resolver=looped[0],
+                remedy="name another one in /etc/resolv.conf",
             )
             self.looped.add(looped)
         return True

@@ -37,5 +37,10 @@ def read(path: Path) -> Mapping[str, Records]:
     except FileNotFoundError:
         return {}
     except (msgspec.DecodeError, OSError) as error:
-        log.warning("the names kept on disk cannot be read: starting without", path=str(path), error=str(error))
+        log.warning(
+            "the names kept on disk cannot be read: starting without",
+            path=str(path),
+            error=str(error),
+            remedy="nothing, once the master answers: the file is written anew",
+        )
         return {}

@@ -55,7 +55,12 @@ class HealthCheckServers:
             try:
                 self._servers[port] = await asyncio.start_server(self._answers(port), self._host, port)
             except OSError as error:
-                log.warning("a health check cannot listen", port=port, error=str(error))
+                log.warning(
+                    "a health check cannot listen",
+                    port=port,
+                    error=str(error),
+                    remedy="free that port of this host; it is tried again when services change",
+                )
 
     def close(self) -> None:
         for server in self._servers.values():

@@ -124,8 +124,9 @@ class HostResolver:
             changed = await asyncio.to_thread(self.take)
         except OSError as error:
             log.error(
-                "this host cannot be made to resolve the cluster's names: make the file writable, or use --no-host-dns",
+                "this host cannot be made to resolve the cluster's names",
                 error=str(error),
+                remedy="make the file writable, or use --no-host-dns",
             )
             return True
         if changed:
@@ -227,7 +228,11 @@ def _restart_resolved() -> None:
         return
     done = subprocess.run(["systemctl", "try-restart", "systemd-resolved.service"], capture_output=True, check=False)
     if done.returncode:
-        log.warning("systemd-resolved did not restart", error=done.stderr.decode(errors="replace").strip())
+        log.warning(
+            "systemd-resolved did not restart",
+            error=done.stderr.decode(errors="replace").strip(),
+            remedy="restart it by hand: 'systemctl restart systemd-resolved'",
+        )
 
 
 def _install(path: Path, text: str, mode: int) -> None:

@@ -89,7 +89,11 @@ class PeerRoutes:
                 condition, pause = Condition(False, "NoRouteCreated", str(error)), next(delays)
             if condition != self.condition:
                 if not condition.available:
-                    log.error("pods of other nodes are out of reach", error=condition.message)
+                    log.error(
+                        "pods of other nodes are out of reach",
+                        error=condition.message,
+                        remedy="'minik8s doctor net' tells which pairs of nodes, and what would help",
+                    )
                 self.condition = condition
                 self._changed()
             await wait_any(self._wake, timeout=pause)
@@ -129,7 +133,11 @@ class PeerRoutes:
         changes = routes.diff(seen, wanted)
         if changes and wanted == self._settled:
             self._metrics.drift.inc()
-            log.warning("routes to other nodes were changed by another program; healing", changes=len(changes))
+            log.warning(
+                "routes to other nodes were changed by another program; healing",
+                changes=len(changes),
+                remedy="find what changes them ('ip monitor route') and let it leave those of minik8s alone",
+            )
         before, self._settled = self._settled, None
         if any(change.what == "vtep" for change in changes):
             await self._set_vtep(wanted)
@@ -218,7 +226,11 @@ class PeerRoutes:
             draft.write_text(json.dumps(peers))
             os.replace(draft, self._file)
         except OSError as error:
-            log.warning("peers are not remembered: a boot without the master would miss them", error=str(error))
+            log.warning(
+                "peers are not remembered: a boot without the master would miss them",
+                error=str(error),
+                remedy="make space, or make the data folder writable",
+            )
 
 
 async def routes_left(link: Netlink) -> list[rtnl.Route]:

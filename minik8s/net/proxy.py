@@ -162,7 +162,11 @@ class ServiceProxy:
         except NetworkError as error:  # the table is not what we think: look at all of it, now
             self._metrics.failures.inc()
             self._strangers = -1
-            log.warning("the kernel refused a change of services", error=str(error))
+            log.warning(
+                "the kernel refused a change of services",
+                error=str(error),
+                remedy="nothing, if this stays alone: all rules are compared at once; else see 'minik8s doctor'",
+            )
             return 0.0
         return due
 
@@ -209,7 +213,11 @@ class ServiceProxy:
                 await conntrack.forget(flows)
             except NetworkError as error:
                 self._metrics.failures.inc()
-                log.warning("clients of endpoints that are gone may hang until they lose patience", error=str(error))
+                log.warning(
+                    "clients of endpoints that are gone may hang until they lose patience",
+                    error=str(error),
+                    remedy="install conntrack's kernel module and see 'minik8s doctor'; the clients may connect again",
+                )
 
     async def _unstick(self, affinity: Mapping[str, Mapping[str, str]]) -> None:
         _, stale = services.sort_affinity(affinity, self._wanted.contents())
@@ -225,7 +233,11 @@ class ServiceProxy:
             await self._reconcile()
         except NetworkError as error:
             self._metrics.failures.inc()
-            log.error("cannot bring services into the kernel; trying again", error=str(error))
+            log.error(
+                "cannot bring services into the kernel; trying again",
+                error=str(error),
+                remedy="'minik8s doctor' tells what the kernel lacks, 'nft list ruleset' who else has rules",
+            )
             return now + RETRY_SECONDS
         return now + FULL_SECONDS
 
@@ -242,7 +254,11 @@ class ServiceProxy:
             script = nft.diff(nft.SERVICES, table.contents, wanted, self._cluster_cidr)
             if script:
                 self._metrics.drift.inc()
-                log.warning("service addresses were changed by another program; healed", commands=script[:500])
+                log.warning(
+                    "service addresses were changed by another program; healed",
+                    commands=script[:500],
+                    remedy="find what changes the table of minik8s ('nft monitor') and leave it out there",
+                )
                 await self._nft.apply(script)
             await self._unstick(table.affinity)
         self._strangers = strangers
@@ -251,7 +267,10 @@ class ServiceProxy:
         live = services.sort_affinity(table.affinity, wanted)[0] if table else {}
         if self._rules:
             self._metrics.drift.inc()
-            log.warning("the service rules were changed by another program; making them anew")
+            log.warning(
+                "the service rules were changed by another program; making them anew",
+                remedy="find what changes the table of minik8s ('nft monitor') and leave it out there",
+            )
         script = nft.replace(nft.SERVICES, self._fixed, wanted, self._cluster_cidr)
         await self._nft.apply(script + nft.elements(nft.SERVICES, "add", live))
         self._chains = wanted.chains

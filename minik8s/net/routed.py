@@ -92,7 +92,11 @@ class RoutedPodNetwork:
             try:
                 await self._prepare()
             except NetworkError as error:  # tried again in a minute; pods that are wired go on
-                log.error("cannot prepare the host for pods", error=str(error))
+                log.error(
+                    "cannot prepare the host for pods",
+                    error=str(error),
+                    remedy="'minik8s doctor' tells what this host lacks; it is tried again in a minute",
+                )
 
     async def reserve(self, pod_uid: str, *, ip: str | None = None) -> str:
         before = self._leases
@@ -165,7 +169,10 @@ class RoutedPodNetwork:
             table = await self._nft.table(nft.PODS)
             if table and not nft.diff(nft.PODS, table.contents, self._host_ports, self._cluster_cidr):
                 return True
-        log.warning("the pod network's rules were changed by another program; making them anew")
+        log.warning(
+            "the pod network's rules were changed by another program; making them anew",
+            remedy="find what changes the table of minik8s ('nft monitor') and leave it out there",
+        )
         return False
 
     def _enable_forwarding(self) -> None:
@@ -194,7 +201,11 @@ class RoutedPodNetwork:
             pass
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             # Written without fsync, as it describes links that a power cut takes away too.
-            log.warning("leases file is damaged and ignored; wired pods keep their addresses", error=str(error))
+            log.warning(
+                "leases file is damaged and ignored; wired pods keep their addresses",
+                error=str(error),
+                remedy="nothing: it is written anew",
+            )
 
     def _save(self) -> None:
         """Some 0.1 ms; before the wiring, so that no crash in between gives an address twice."""

@@ -60,7 +60,10 @@ def run_agent(config: Config) -> None:
         first = _first(group)
         if isinstance(first, UNDERSTOOD):
             raise AgentError(str(first)) from group
-        log.error("the agent stops", error=str(first), kind=type(first).__name__, exc_info=first)
+        log.error(
+            "the agent stops", error=str(first), kind=type(first).__name__, exc_info=first,
+            remedy="start it again ('minik8s start'), and report it with these lines: it is a fault of minik8s itself",
+        )  # fmt: skip
         raise AgentError(f"{type(first).__name__}: {first}") from group
 
 

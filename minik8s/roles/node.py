@@ -295,7 +295,11 @@ async def _entered(engine: Runtime, stack: AsyncExitStack) -> Runtime:
             return await stack.enter_async_context(engine)
         except EngineUnavailable as error:
             if not told:
-                log.warning("waiting for the container engine", error=str(error))
+                log.warning(
+                    "waiting for the container engine",
+                    error=str(error),
+                    remedy="start it ('systemctl start docker'), or name its socket with --docker-host",
+                )
                 told = True
         await asyncio.sleep(delay)
     raise AssertionError("unreachable")
@@ -336,7 +340,11 @@ async def _tell_no_range(client: Client, config: Config) -> None:
     await client.patch(
         Node, config.name, None, patch, subresource="status", content_type=STRATEGIC_MERGE_PATCH
     )  # fmt: skip
-    log.warning("waiting for a range of pod addresses", reason=message)
+    log.warning(
+        "waiting for a range of pod addresses",
+        reason=message,
+        remedy="delete nodes that are gone, or give the cluster a larger --pod-cidr",
+    )
 
 
 async def _registered(client: Client, name: str, known: str) -> Node:

@@ -64,7 +64,12 @@ class Credentials:
                 due = self._due()
             except (IdentityError, OSError, ValueError) as error:
                 delay = next(delays)
-                log.warning("certificates not renewed", error=str(error), retry_seconds=round(delay))
+                log.warning(
+                    "certificates not renewed",
+                    error=str(error),
+                    retry_seconds=round(delay),
+                    remedy="see that the master answers and clocks agree; once it has expired, join with a new token",
+                )
                 due = self._clock() + delay
             else:
                 delays = backoff(1.0, 300.0)

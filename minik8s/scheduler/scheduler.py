@@ -147,7 +147,9 @@ class Scheduler:
                 await write()
             except StatusError as error:
                 # The pod's own write has already seen to its pod; what is left is a condition that says less.
-                log.warning("write failed", error=str(error))
+                log.warning(
+                    "write failed", error=str(error), remedy="nothing: the pod is looked at again when anything changes"
+                )
 
     async def _bind(self, pod: Pod, info: PodInfo) -> None:
         try:
@@ -161,7 +163,13 @@ class Scheduler:
             if isinstance(error, NotFound | Conflict):
                 log.debug("binding refused", pod=info.key, node=info.node, error=str(error))
             else:
-                log.warning("binding failed", pod=info.key, node=info.node, error=str(error))
+                log.warning(
+                    "binding failed",
+                    pod=info.key,
+                    node=info.node,
+                    error=str(error),
+                    remedy="nothing, if the API server answers again: the pod is tried again",
+                )
                 self._tell.failed(pod, f"binding to {info.node} failed: {error}")
             return
         if self._is_current(pod):

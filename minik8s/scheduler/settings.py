@@ -38,7 +38,7 @@ class Settings:
             close = difflib.get_close_matches(name, STRATEGIES, 1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(STRATEGIES))}"
             message = f"unknown scheduling strategy {name!r}: {hint} Still in force: {self.strategy.name}"
-            log.warning("unknown strategy", sched=name, in_force=self.strategy.name)
+            log.warning("unknown strategy", sched=name, in_force=self.strategy.name, remedy=hint)
             self._recorder.event(new, "Warning", "UnknownStrategy", message)
         elif strategy is not None and strategy is not self.strategy:
             log.info("strategy changed", sched=strategy.name, before=self.strategy.name)

@@ -89,7 +89,12 @@ def _read(path: Path) -> Spec | None:
     try:
         return msgspec.convert(_document(path), Spec)
     except (OSError, ValueError) as error:  # what JSON, YAML and msgspec raise are ValueErrors
-        log.warning("a CDI spec cannot be used", file=str(path), error=" ".join(str(error).split()))
+        log.warning(
+            "a CDI spec cannot be used",
+            file=str(path),
+            error=" ".join(str(error).split()),
+            remedy="mend the file, or have the vendor's tool write it anew",
+        )
         return None
 
 

@@ -43,7 +43,11 @@ class Checkpoint:
         except (msgspec.DecodeError, OSError) as error:
             aside = self._path.with_suffix(".broken")
             log.error(
-                "the devices of running pods are not known", path=str(self._path), aside=str(aside), error=str(error)
+                "the devices of running pods are not known",
+                path=str(self._path),
+                aside=str(aside),
+                error=str(error),
+                remedy="restart the pods that use devices; the file is kept aside to be looked at",
             )
             self._path.replace(aside)
             return Content()
@@ -70,7 +74,12 @@ class Checkpoint:
             try:
                 await self.saved()
             except OSError as error:
-                log.warning("checkpoint of devices not written", path=str(self._path), error=str(error))
+                log.warning(
+                    "checkpoint of devices not written",
+                    path=str(self._path),
+                    error=str(error),
+                    remedy="make space, or make the data folder writable",
+                )
 
 
 def _write(path: Path, data: bytes) -> None:

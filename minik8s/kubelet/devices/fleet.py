@@ -85,10 +85,20 @@ class Fleet:
             try:
                 await self._follow(resource, known, plugin)
             except PluginFailed as error:
-                log.warning("device plugin is gone", resource=resource, endpoint=endpoint, error=str(error))
+                log.warning(
+                    "device plugin is gone",
+                    resource=resource,
+                    endpoint=endpoint,
+                    error=str(error),
+                    remedy="see why its pod or service ended; it registers again when it is back",
+                )
             except TimeoutError:
                 log.warning(
-                    "device plugin cannot be reached", resource=resource, endpoint=endpoint, seconds=DIAL_SECONDS
+                    "device plugin cannot be reached",
+                    resource=resource,
+                    endpoint=endpoint,
+                    seconds=DIAL_SECONDS,
+                    remedy="see why it does not serve its socket; it registers again when it is restarted",
                 )
             finally:
                 plugin.close()
@@ -96,7 +106,11 @@ class Fleet:
             self._changed(resource)
         await asyncio.sleep(self._gone_seconds)
         known.gone, known.devices = True, {}
-        log.warning("the node has lost a resource: its device plugin did not come back", resource=resource)
+        log.warning(
+            "the node has lost a resource: its device plugin did not come back",
+            resource=resource,
+            remedy="start the device plugin again",
+        )
         self._changed(resource)
 
     async def _follow(self, resource: str, known: Resource, plugin: Plugin) -> None:

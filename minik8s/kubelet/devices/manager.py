@@ -85,7 +85,11 @@ class DeviceManager:
                     await stack.enter_async_context(serving(folder / SOCKET, SERVICES, services))
                 await asyncio.Event().wait()
         except (Unusable, OSError) as error:
-            log.warning("no device plugins on this node", reason=str(error))
+            log.warning(
+                "no device plugins on this node",
+                reason=str(error),
+                remedy="make --device-plugins a folder that this agent alone serves, then start it again",
+            )
 
     def _registration(self) -> list[object]:
         from minik8s.kubelet.devices.services import Registration
