@@ -8,20 +8,19 @@ at all; `root` is alike on all nodes. Pods mount it read-only; one that comes to
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from minik8s import __version__
-from minik8s.api.kinds.environment import PLAIN, EnvironmentSpec, environment_hash
+from minik8s.api.kinds.environment import PLAIN, Environment, EnvironmentSpec, environment_hash
 from minik8s.api.resource import Json
 
-DEFAULT_IMAGE: Final = f"minik8s/function-python:{__version__}"
 MOUNT_PATH: Final = "/environment"
 VOLUME: Final = "environment"
 TARGET, WHEELS = "/target", "/wheels"  # inside the pod that builds
 HASH_LABEL: Final = "faas.minik8s.io/environment"  # of Jobs that build one, and their pods
-TRIES = 2  # of a build: indexes have bad moments
+NODE_ANNOTATION: Final = "faas.minik8s.io/node"  # of such a Job: for which node; "": the first, for any
+TRIES = 1  # of a build: pip itself tries again what a network may have lost
 TIME_LIMIT = 1800  # seconds of a build
 SCRIPT: Final = Path(__file__).with_name("build_script.py")
 
@@ -61,40 +60,44 @@ def job_name(environment: str, hashed: str, node: str) -> str:
     return f"build-{environment[:48].rstrip('-.')}-{made_of}"
 
 
-def job(environment: Json, hashed: str, root: Path | str, *, node: str = "", pins: Sequence[str] = ()) -> Json:
-    """Installs an environment on `node` ("": on whichever the scheduler takes). `pins`: what the first build has
-    installed, which is then installed anywhere, whatever has been published meanwhile."""
-    meta, spec = environment["metadata"], environment["spec"]
-    owner = {"apiVersion": "faas.minik8s.io/v1", "kind": "Environment", "name": meta["name"], "uid": meta["uid"],
+def job(environment: Environment, root: Path | str, image: str, *, node: str = "") -> Json:
+    """Installs an environment on `node` ("": on whichever the scheduler takes), in `image` unless it has its own.
+
+    What the first build has taken is taken on all nodes, whatever has been published meanwhile.
+    """
+    meta, hashed = environment.metadata, environment_hash(environment.spec)
+    pins = environment.status.installed if environment.status.hash == hashed else ()
+    owner = {"apiVersion": "faas.minik8s.io/v1", "kind": "Environment", "name": meta.name, "uid": meta.uid,
              "controller": True, "blockOwnerDeletion": True}  # fmt: skip
     labels = {HASH_LABEL: hashed}
     return {
-        "metadata": {"name": job_name(meta["name"], hashed, node), "namespace": meta["namespace"], "labels": labels,
-                     "ownerReferences": [owner]},
+        "metadata": {"name": job_name(meta.name, hashed, node), "namespace": meta.namespace, "labels": labels,
+                     "annotations": {NODE_ANNOTATION: node}, "ownerReferences": [owner]},
         "spec": {
             "backoffLimit": TRIES - 1,
             "activeDeadlineSeconds": TIME_LIMIT,
-            "template": {"metadata": {"labels": labels}, "spec": _pod(spec, hashed, root, node, pins)},
+            "template": {"metadata": {"labels": labels},
+                         "spec": _pod(environment.spec, f"{root}/{hashed}", image, node, pins)},
         },
     }  # fmt: skip
 
 
-def _pod(spec: Mapping[str, Any], hashed: str, root: Path | str, node: str, pins: Sequence[str]) -> Json:
-    target = {"name": "target", "hostPath": {"path": f"{root}/{hashed}", "type": "DirectoryOrCreate"}}
+def _pod(spec: EnvironmentSpec, folder: str, image: str, node: str, pins: Sequence[str]) -> Json:
+    target = {"name": "target", "hostPath": {"path": folder, "type": "DirectoryOrCreate"}}
     container: Json = {
         "name": "build",
-        "image": spec.get("image") or DEFAULT_IMAGE,
+        "image": spec.image or image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-c", SCRIPT.read_text()],
-        "args": [TARGET, WHEELS if spec.get("findLinks") else "", "\n".join(pins or spec["requirements"]),
+        "args": [TARGET, WHEELS if spec.findLinks else "", "\n".join(pins or spec.requirements),
                  "pinned" if pins else ""],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": "target", "mountPath": TARGET}],
     }  # fmt: skip
     pod: Json = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container],
                  "volumes": [target]}  # fmt: skip
-    if spec.get("findLinks"):
-        pod["volumes"].append({"name": "wheels", "hostPath": {"path": spec["findLinks"], "type": "Directory"}})
+    if spec.findLinks:
+        pod["volumes"].append({"name": "wheels", "hostPath": {"path": spec.findLinks, "type": "Directory"}})
         container["volumeMounts"].append({"name": "wheels", "mountPath": WHEELS, "readOnly": True})
     if node:  # not nodeName: the scheduler still looks whether there is room
         pod["nodeSelector"] = {"kubernetes.io/hostname": node}
