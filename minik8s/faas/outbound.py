@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 10.0  # seconds
 PARALLEL = 512  # connections at once
-KEEP = 15.0  # seconds that an idle connection is kept: less than servers do, or requests would meet their end
+KEEP = 15.0  # seconds that an idle connection is kept: less than servers do, or requests would come to closed ones
 _SERVICE = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)\.svc(\..+)?")
 Services = Callable[[str, str], str]  # (namespace, name) -> cluster address, "" if there is none
 
@@ -96,8 +96,9 @@ class Outbound:
         query: Mapping[str, str] | None = None,
         largest: int,
         seconds: float | None = None,
+        encoded: bool = False,
     ) -> Reply:
-        """Ask once. Raises Unreachable, Refused."""
+        """Ask once; `encoded`: the URL is sent as it is. Raises Unreachable, Refused."""
         import aiohttp
         from yarl import URL
 
@@ -108,10 +109,17 @@ class Outbound:
             host = urlsplit(url).hostname or ""
             if _is_address(host) and (why := self._egress.refusal(host)):  # the resolver is not asked about these
                 raise Refused(why)
-            target = URL(url).update_query(query) if query else URL(url)
+            target = URL(url).update_query(query) if query else URL(url, encoded=encoded)
             async with (
                 asyncio.timeout(seconds),
-                self._session.request(method, target, headers=headers, data=body, allow_redirects=False) as answer,
+                self._session.request(
+                    method,
+                    target,
+                    headers=headers,
+                    data=body,
+                    allow_redirects=False,
+                    skip_auto_headers=("content-type",),
+                ) as answer,
             ):
                 read = await answer.content.read(largest + 1)
                 while len(read) <= largest and (more := await answer.content.read(largest + 1)):

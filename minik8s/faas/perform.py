@@ -11,9 +11,7 @@ from minik8s.faas import object_task, resources
 from minik8s.faas.http_task import HttpTasks
 from minik8s.faas.resources import Resource
 from minik8s.faas.run_log import Header
-from minik8s.faas.workflow import errors
 from minik8s.faas.workflow.data import Json
-from minik8s.faas.workflow.errors import StateError
 from minik8s.faas.workflow.execution import Task
 
 Acting = Callable[[str, str], Client]  # (namespace, ServiceAccount) -> a client with its rights
@@ -25,11 +23,6 @@ class Functions(Protocol):
     async def invoke(self, namespace: str, name: str, payload: Any, key: str) -> Any:
         """The answer. Raises StateError."""
         ...
-
-
-class NoFunctions:
-    async def invoke(self, namespace: str, name: str, payload: Any, key: str) -> Any:
-        raise StateError(errors.TASK_FAILED, f"functions are not enabled: {namespace}/{name} cannot be called")
 
 
 def key(run: Header, task: Task) -> str:

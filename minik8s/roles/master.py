@@ -35,10 +35,12 @@ from minik8s.controllers import build as build_controllers
 from minik8s.controllers.certificates import CertificateController
 from minik8s.controllers.settings import Settings
 from minik8s.faas.admission import WorkflowDefinitions
+from minik8s.faas.queue.triggers import TriggerSchedules
 from minik8s.hpc import build as build_hpc
 from minik8s.hpc.endpoints import JobFiles
 from minik8s.log import get_logger
 from minik8s.pki import names_of
+from minik8s.roles.calls import Calls, open_calls
 from minik8s.roles.identity import MasterIdentity, master_identity
 from minik8s.roles.listening import listening_at
 from minik8s.roles.renewal import Credentials
@@ -82,6 +84,7 @@ class Master:
         self.identity = identity
         self._cache = cache
         self.workflows: Workflows | None = None
+        self.calls: Calls | None = None
         self._allocator = ServiceAllocator(cache, config.service_cidr)
         self.informers = Informers(Client(late))
         self.credentials = Credentials(identity.certificates, lambda: asyncio.to_thread(master_identity, config))
@@ -99,7 +102,7 @@ class Master:
             openapi=OpenAPI(SCHEME.resources),
             tolerated_seconds=round(config.default_toleration),
             usage=ResourceMetrics(self.informers, self.kubelets.summary),
-            steps=(WorkflowDefinitions(),),
+            steps=(WorkflowDefinitions(), TriggerSchedules()),
             more_answers=self._job_files.answers(),
         )
         late.target = LoopbackTransport(self.handler, _component("system:kube-controller-manager"))
@@ -168,6 +171,7 @@ class Master:
             ("certificates", self.credentials.run()),
             ("kubelets", self.kubelets.run()),
             *(self.workflows.activities() if self.workflows is not None else ()),
+            *(self.calls.activities() if self.calls is not None else ()),
         ]
 
     async def serve(self) -> None:
@@ -191,7 +195,10 @@ async def open_master(config: Config, identity: MasterIdentity) -> AsyncIterator
     async with open_store(config.store, data_dir=config.data_dir) as store, WatchCache(store) as cache:
         master = Master(config, identity, cache)
         await master.begin()
-        async with open_workflows(config, master.handler, master.informers) as master.workflows:
+        async with (
+            open_calls(config, master.handler, master.informers) as master.calls,
+            open_workflows(config, master.handler, master.informers, master.calls.functions) as master.workflows,
+        ):
             yield master
 
 

@@ -19,7 +19,7 @@ from minik8s.faas.controller import WorkflowRunController
 from minik8s.faas.egress import Egress, networks
 from minik8s.faas.http_task import HttpTasks
 from minik8s.faas.outbound import Outbound
-from minik8s.faas.perform import NoFunctions, Performer
+from minik8s.faas.perform import Functions, Performer
 from minik8s.faas.run_log import MemoryLog, RunLog
 from minik8s.faas.runner import Runner
 from minik8s.faas.sqlite_log import SqliteLog
@@ -30,9 +30,11 @@ CONTROLLER = User("system:workflow-controller", (MASTERS, AUTHENTICATED))
 
 
 class Workflows:
-    """`performer.functions` may be set to what calls the cluster's functions."""
+    """`functions` is what calls the cluster's functions."""
 
-    def __init__(self, config: Config, handler: Handler, informers: Informers, history: RunLog) -> None:
+    def __init__(
+        self, config: Config, handler: Handler, informers: Informers, history: RunLog, functions: Functions
+    ) -> None:
         client = Client(LoopbackTransport(handler, CONTROLLER))
         services = informers.of(Service)
 
@@ -47,7 +49,7 @@ class Workflows:
 
         egress = Egress({config.ip, config.advertised}, networks(config.workflow_http_allow))
         self._outbound = Outbound(egress, service)
-        self.performer = Performer(NoFunctions(), HttpTasks(self._outbound), acting)
+        self.performer = Performer(functions, HttpTasks(self._outbound), acting)
         tokens = Tokens()
         self.runner = Runner(history, self.performer, elsewhere=tokens.elsewhere)
         tokens.runner = self.runner
@@ -66,7 +68,9 @@ class Workflows:
 
 
 @asynccontextmanager
-async def open_workflows(config: Config, handler: Handler, informers: Informers) -> AsyncIterator[Workflows | None]:
+async def open_workflows(
+    config: Config, handler: Handler, informers: Informers, functions: Functions
+) -> AsyncIterator[Workflows | None]:
     """None where they are switched off. Raises StoreError for a log that cannot be used."""
     if not config.workflows:
         yield None
@@ -75,4 +79,4 @@ async def open_workflows(config: Config, handler: Handler, informers: Informers)
         history: RunLog = MemoryLog()
         if config.store != "memory":
             history = await stack.enter_async_context(SqliteLog(config.path(FILE)))
-        yield Workflows(config, handler, informers, history)
+        yield Workflows(config, handler, informers, history, functions)

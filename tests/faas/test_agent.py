@@ -134,7 +134,7 @@ def test_steps(master: Agent) -> None:
 def test_classic_workflows_say_that_functions_are_missing(master: Agent) -> None:
     said = wf(master, "run", "print", "--wait", check=False)
     assert said.code == 1
-    assert "functions are not enabled" in said.err
+    assert "Function.NotFound" in said.err
 
 
 def test_a_fault_is_told_with_its_place(master: Agent) -> None:

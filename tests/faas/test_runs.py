@@ -117,12 +117,12 @@ async def test_functions_are_called_with_a_key(it: Cluster) -> None:
     assert functions.calls == [("default/add", {"x": 5}, f"{made.metadata.uid}-3")]
 
 
-async def test_without_functions_the_error_is_clear(it: Cluster) -> None:
+async def test_without_the_function_the_error_is_clear(it: Cluster) -> None:
     await define(it, "w", one({"Type": "Task", "Resource": "add"}))
     await run(it, "w")
     status = (await ended(it)).status
-    assert (status.phase, status.error) == ("Failed", "States.TaskFailed")
-    assert "functions are not enabled" in status.cause
+    assert (status.phase, status.error) == ("Failed", "Function.NotFound")
+    assert 'no function "add"' in status.cause
 
 
 async def test_a_map_over_a_hundred_items(it: Cluster) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from minik8s.aio import wait_any
 from minik8s.clock import Clock, system_clock
-from minik8s.faas.queue.outcome import TOLD, Answer, Destination, Policy, followers, impossible, outcome, pause, too_old
+from minik8s.faas.queue.outcome import TOLD, Answer, Destination, Policy, followers, outcome, pause, too_old
 from minik8s.faas.queue.queue import DEAD, SUCCEEDED, Call, CallQueue, Ended, Record, new_id
 from minik8s.log import get_logger
 from minik8s.metrics import Counter
@@ -174,9 +174,8 @@ class Dispatcher:
     async def _attempt(self, line: _Line, record: Record) -> None:
         call = record.call
         terms = self._terms(call.function)
-        if terms is None:
-            gone = impossible(record, "NotFound", "the function does not exist", self.clock())
-            await self._end(record, gone, Terms())
+        if terms is None:  # it is not known yet, or will be forgotten together with its calls
+            self._pause(line, record)
             return
         policy = TOLD if call.target else terms.policy
         if (end := too_old(record, policy, self.clock())) is not None:
@@ -184,10 +183,7 @@ class Dispatcher:
             return
         answer = await self._make(call)
         if answer.not_run and not call.target:
-            if line.paused <= self.clock():  # else several at once were refused
-                line.refusals += 1
-                line.paused = self.clock() + pause(line.refusals, self._chance())
-            self._later(line, record.due)
+            self._pause(line, record)
             log.debug("call cannot be made now", function=call.function, reason=answer.reason, cause=answer.cause)
             return
         line.refusals, line.paused = 0, 0.0
@@ -197,6 +193,13 @@ class Dispatcher:
         else:
             await self.queue.settle(call.id, then)
             self._later(line, then.due)
+
+    def _pause(self, line: _Line, record: Record) -> None:
+        now = self.clock()
+        if line.paused <= now:  # else several at once were refused
+            line.refusals += 1
+            line.paused = now + pause(line.refusals, self._chance())
+        self._later(line, record.due)
 
     async def _end(self, record: Record, end: Ended, terms: Terms) -> None:
         call = record.call

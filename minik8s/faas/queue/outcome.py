@@ -79,10 +79,6 @@ def too_old(record: Record, policy: Policy, now: float) -> Ended | None:
     return Ended(DEAD, record.attempts, now, Result(last.code, error=TOO_OLD, cause=why))
 
 
-def impossible(record: Record, error: str, cause: str, now: float) -> Ended:
-    return Ended(DEAD, record.attempts, now, Result(error=error, cause=cause))
-
-
 def _result(answer: Answer) -> Result:
     if answer.good:
         return Result(answer.code, answer.content_type, answer.body, cut=answer.cut)
