@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from minik8s.api.kinds.configmap import ConfigMap
-from minik8s.api.kinds.pod import Container, EnvVar, Pod, Volume
+from minik8s.api.kinds.pod import Container, Pod, Volume
 from minik8s.api.kinds.secret import Secret
 
 Reference = tuple[type[ConfigMap] | type[Secret], str]  # the kind and its name, in the pod's own namespace
@@ -28,15 +28,11 @@ def of_environment(containers: Iterable[Container]) -> Iterator[Reference]:
                 yield ConfigMap, source.configMapRef.name
             if source.secretRef is not None:
                 yield Secret, source.secretRef.name
-        yield from of_variables(container.env)
-
-
-def of_variables(env: Iterable[EnvVar]) -> Iterator[Reference]:
-    for variable in env:
-        if variable.valueFrom is not None and variable.valueFrom.configMapKeyRef is not None:
-            yield ConfigMap, variable.valueFrom.configMapKeyRef.name
-        if variable.valueFrom is not None and variable.valueFrom.secretKeyRef is not None:
-            yield Secret, variable.valueFrom.secretKeyRef.name
+        for variable in container.env:
+            if variable.valueFrom is not None and variable.valueFrom.configMapKeyRef is not None:
+                yield ConfigMap, variable.valueFrom.configMapKeyRef.name
+            if variable.valueFrom is not None and variable.valueFrom.secretKeyRef is not None:
+                yield Secret, variable.valueFrom.secretKeyRef.name
 
 
 def of_volume(volume: Volume) -> Iterator[Reference]:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from minik8s.api.kinds.configmap import ConfigMap
-from minik8s.api.kinds.function import LABEL as FUNCTION_LABEL
 from minik8s.api.kinds.function import RUNTIME_SECRET
-from minik8s.api.kinds.functionrevision import SHAPE_LABEL, SHARED, FunctionRevision
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.rbac import ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject
 from minik8s.api.kinds.secret import Secret
-from minik8s.api.references import Reference, of_pod, of_variables
+from minik8s.api.references import of_pod
 from minik8s.apiserver.auth import MASTERS, NODE_PREFIX, NODES, SERVICE_ACCOUNT_PREFIX, Attributes, Decision, User
 from minik8s.client.informer import Informers
 
@@ -33,7 +31,6 @@ class RBACAuthorizer:
         self._cluster_bindings = informers.of(ClusterRoleBinding)
         self._pods = informers.of(Pod)
         self._pods.add_index("node", lambda pod: [pod.spec.nodeName])
-        self._revisions = informers.of(FunctionRevision)
         self._rules: dict[tuple[str, tuple[str, ...]], list[tuple[str, PolicyRule]]] = {}
         for informer in (self._roles, self._cluster_roles, self._bindings, self._cluster_bindings):
             informer.on_change(lambda old, new: self._rules.clear())
@@ -96,23 +93,12 @@ class RBACAuthorizer:
             if (a.resource, f"{a.namespace}/{a.name}") == ("secrets", RUNTIME_SECRET):
                 return a.verb == "get"
             wanted = (Secret if a.resource == "secrets" else ConfigMap, a.name)
-            pods = self._pods_of(node, a.namespace)
-            return any(wanted in of_pod(pod) for pod in pods) or wanted in self._loaded(pods, a.namespace)
+            return any(wanted in of_pod(pod) for pod in self._pods_of(node, a.namespace))
         if a.group == "" and a.resource == "serviceaccounts":
             uses = any(pod.spec.serviceAccountName == a.name for pod in self._pods_of(node, a.namespace))
             return uses and (a.verb, a.subresource) in (("get", ""), ("create", "token"))
         resource = f"{a.resource}/{a.subresource}" if a.subresource else a.resource
         return a.verb in _NODE_VERBS.get((a.group, resource), ())
-
-    def _loaded(self, pods: Iterable[Pod], namespace: str) -> set[Reference]:
-        """What the variables of the revisions name that the node's gateway may load into these pods."""
-        holds = {(pod.metadata.labels.get(FUNCTION_LABEL), pod.metadata.labels.get(SHAPE_LABEL)) for pod in pods}
-        found: set[Reference] = set()
-        for revision in self._revisions.list(namespace) if holds - {(None, None)} else ():
-            spec = revision.spec
-            if {(spec.function, spec.shape), (SHARED, spec.shape)} & holds:
-                found.update(of_variables(spec.env))
-        return found
 
     def _pods_of(self, node: str, namespace: str) -> list[Pod]:
         return [pod for pod in self._pods.by_index("node", node) if pod.metadata.namespace == namespace]
@@ -142,6 +128,7 @@ _NODE_VERBS: dict[tuple[str, str], tuple[str, ...]] = {
     ("faas.minik8s.io", "functions"): _READ,
     ("faas.minik8s.io", "functionrevisions"): _READ,
     ("faas.minik8s.io", "functionrevisions/code"): ("get",),
+    ("faas.minik8s.io", "functionrevisions/settings"): ("get",),
     ("faas.minik8s.io", "functionrevisions/status"): ("get", "update", "patch"),
     ("faas.minik8s.io", "functions/calls"): ("create",),
     ("faas.minik8s.io", "functiondemands"): ("create",),

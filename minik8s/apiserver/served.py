@@ -38,6 +38,7 @@ SUBRESOURCES: dict[str, Subresource] = {
     "stop": Subresource(("create",), "WorkflowRunStop", "faas.minik8s.io", "v1"),
     "redrive": Subresource(("create",), "WorkflowRunRedrive", "faas.minik8s.io", "v1"),
     "code": Subresource(("get", "update")),
+    "settings": Subresource(("get",), "FunctionSettings", "faas.minik8s.io", "v1"),
     "calls": Subresource(("create", "get"), "FunctionCalls", "faas.minik8s.io", "v1"),
     "deadletters": Subresource(("create", "delete", "get"), "FunctionDeadLetters", "faas.minik8s.io", "v1"),
     "log": Subresource(("get",), streamed=True),

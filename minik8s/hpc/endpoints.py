@@ -20,10 +20,10 @@ from minik8s.api.errors import BadRequest, Conflict, NotFound
 from minik8s.api.kinds.gpujob import Archive, GpuJob
 from minik8s.apiserver.handler import Answer
 from minik8s.apiserver.request import ApiResponse, Frames, json_response
+from minik8s.apiserver.uploads import Blobs
 from minik8s.apiserver.verbs import Call
 from minik8s.client.base import Client
 from minik8s.hpc.results import Results
-from minik8s.hpc.sources import Blobs
 
 BLOCK = 256 * 1024
 # A browser must neither guess what a file is nor run it.

@@ -32,6 +32,7 @@ from minik8s.api.kinds.gpujob import (
 )  # fmt: skip
 from minik8s.api.kinds.hpccluster import HpcCluster
 from minik8s.api.meta import Json
+from minik8s.apiserver.uploads import Blobs
 from minik8s.client.base import Client
 from minik8s.client.controller import Controller
 from minik8s.client.informer import Informers
@@ -56,7 +57,7 @@ class GpuJobController(Controller):
 
     def __init__(
         self, client: Client, informers: Informers, recorder: Recorder, clusters: HpcClusterController,
-        files: Path, kept: results.Results, blobs: sources.Blobs, clock: Clock = system_clock,
+        files: Path, kept: results.Results, blobs: Blobs, clock: Clock = system_clock,
     ) -> None:  # fmt: skip
         super().__init__(client, informers)
         self._jobs = informers.of(GpuJob)

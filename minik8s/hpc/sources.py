@@ -1,23 +1,18 @@
-"""The files that jobs begin with: archives kept by what is in them, and every kind of source packed into one clean tar.
+"""The files that jobs begin with: every kind of source packed into one clean tar.
 
-An archive is uploaded in chunks to a partial file, may go on where it was cut off, and gets its name (its SHA-256) only
-when that is right; jobs of one namespace with the same archive share it. What goes to a cluster is always packed anew
-here, of ordinary files and folders alone: nothing that an archive can hold (links, devices, `..`, a bomb) gets further.
+What goes to a cluster is always packed anew here, of ordinary files and folders alone: nothing that an archive can hold
+(links, devices, `..`, a bomb) gets further.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 import zipfile
 from base64 import b64encode
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-
-from minik8s.api.errors import BadRequest, Conflict
-from minik8s.api.kinds.gpujob import Archive
 
 MAX_MEMBERS = 20_000
 MAX_UNPACKED = 4 * 2**30  # bytes
@@ -28,64 +23,6 @@ BLOCK = 2**20
 
 class BadSource(Exception):
     """The sources cannot be used; the text says why, for the person who has sent them."""
-
-
-class Blobs:
-    """Archives below `root`/NAMESPACE. All methods are quick but `append` of the last chunk, which reads the whole."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def path(self, namespace: str, archive: Archive) -> Path:
-        return self._root / namespace / archive.sha256
-
-    def received(self, namespace: str, archive: Archive) -> int:
-        """How many bytes are here; the archive's size when it is whole and right."""
-        whole = self.path(namespace, archive)
-        if whole.exists():
-            return archive.size
-        partial = whole.with_suffix(".part")
-        return min(partial.stat().st_size, archive.size) if partial.exists() else 0
-
-    def append(self, namespace: str, archive: Archive, offset: int, data: bytes) -> int:
-        """Add a chunk at `offset`; the new length. Conflict (which tells the right offset) for a gap, BadRequest for
-        too much, or for what is not the archive that was announced."""
-        whole = self.path(namespace, archive)
-        here = self.received(namespace, archive)
-        if whole.exists():
-            return archive.size
-        if offset > here or offset < 0:
-            raise Conflict(f"the chunk begins at {offset}, but only {here} bytes are here: go on from there",
-                           details={"received": here})  # fmt: skip
-        if offset + len(data) > archive.size:
-            raise BadRequest(f"the archive was announced with {archive.size} bytes, and more were sent")
-        partial = whole.with_suffix(".part")
-        partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(partial, "r+b" if partial.exists() else "w+b") as file:
-            file.seek(offset)
-            file.write(data)
-            file.truncate()
-            if offset + len(data) == archive.size:
-                self._finish(file, partial, whole, archive)
-        return offset + len(data)
-
-    @staticmethod
-    def _finish(file: io.BufferedRandom, partial: Path, whole: Path, archive: Archive) -> None:
-        file.flush()
-        os.fsync(file.fileno())
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != archive.sha256:
-            partial.unlink()
-            raise BadRequest(f"what was sent has SHA-256 {digest}, announced was {archive.sha256}: send it again")
-        partial.rename(whole)
-
-    def keep_only(self, wanted: Collection[tuple[str, str]]) -> None:
-        """Remove archives that no `(namespace, sha256)` names."""
-        for folder in self._root.iterdir() if self._root.exists() else ():
-            for file in folder.iterdir():
-                if (folder.name, file.name.removesuffix(".part")) not in wanted:
-                    file.unlink(missing_ok=True)
 
 
 def pack_files(files: Mapping[str, bytes], target: Path) -> str:

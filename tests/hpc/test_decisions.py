@@ -17,6 +17,7 @@ import pytest
 from minik8s.api.dialects import convert
 from minik8s.api.errors import BadRequest, Conflict
 from minik8s.api.kinds.gpujob import Archive, GpuJobSpec, task_ids
+from minik8s.apiserver.uploads import Blobs
 from minik8s.hpc import sources
 from minik8s.hpc.batch_script import batch_script, options, slurm_time
 from minik8s.hpc.remote_text import REFUSED, submitted
@@ -155,7 +156,7 @@ def test_bombs_are_refused_and_good_archives_packed(tmp_path: Path) -> None:
 
 
 def test_uploads_go_on_where_they_were_cut_off_and_are_checked(tmp_path: Path) -> None:
-    blobs, data = sources.Blobs(tmp_path), b"0123456789"
+    blobs, data = Blobs(tmp_path), b"0123456789"
     archive = Archive("a", hashlib.sha256(data).hexdigest(), 10)
     assert blobs.append("ns", archive, 0, data[:4]) == 4
     with pytest.raises(Conflict, match="only 4 bytes"):

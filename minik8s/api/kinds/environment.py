@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from minik8s import __version__
 from minik8s.api.errors import Cause, invalid
 from minik8s.api.kinds.columns import AGE, NAME, condition, dig
 from minik8s.api.kinds.function import lines, validate_requirements
@@ -47,10 +48,11 @@ class Environment(Object):
 
 
 def environment_hash(spec: EnvironmentSpec) -> str:
-    """PLAIN, or 16 hexadecimal digits that change with what is built, and with nothing else."""
+    """PLAIN, or 16 hexadecimal digits that change with what is built, and with nothing else (packages are built anew
+    for another version of minik8s, whose image may have another Python)."""
     if not spec.requirements and not spec.image:
         return PLAIN
-    made_of = [sorted(set(spec.requirements)), spec.image, spec.findLinks]
+    made_of = [sorted(set(spec.requirements)), spec.image or __version__, spec.findLinks]
     return hashlib.sha256(msgspec.json.encode(made_of)).hexdigest()[:16]
 
 

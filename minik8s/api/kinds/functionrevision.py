@@ -34,6 +34,7 @@ class FunctionRevisionSpec(Struct):
     invokes: tuple[str, ...] = ()
     environment: str = ""  # "" = plain
     environmentHash: str = ""  # "plain" or an Environment's status.hash
+    image: str = ""  # the Environment's; "" = the runtime image of the version that runs
     resources: ResourceRequirements = ResourceRequirements()
     nodeSelector: dict[str, str] = {}
     serviceAccountName: str = ""
@@ -74,7 +75,7 @@ RESOURCE = Resource(
     group=GROUP,
     type=FunctionRevision,
     definition="io.minik8s.api.faas.v1.FunctionRevision",
-    subresources=frozenset(("status", "code")),
+    subresources=frozenset(("status", "code", "settings")),
     columns=(
         NAME,
         Column("Function", lambda rev, now: dig(rev, "spec.function", ""), description="Whose it is."),
