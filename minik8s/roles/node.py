@@ -29,6 +29,7 @@ from minik8s.client.http import HttpTransport
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.config import Config, fake_devices
+from minik8s.faas.environments.sweep import keep_swept
 from minik8s.kubelet import accelerators
 from minik8s.kubelet.devices.manager import DeviceManager, as_page
 from minik8s.kubelet.figures_node import read_node, simulated
@@ -197,6 +198,7 @@ async def _real(
         ("kubelet", kubelet.run()),
         ("kubelet server", _serve(server, config.kubelet_port, context)),
         ("figures", sampler.run()),
+        ("environments", keep_swept(config.path("environments"), client, pods.list)),
         ("address", follow_address(config, kubelet.settings.node_ip, readdress)),
     ]
 
