@@ -11,7 +11,9 @@ from minik8s.faas import object_task, resources
 from minik8s.faas.http_task import HttpTasks
 from minik8s.faas.resources import Resource
 from minik8s.faas.run_log import Header
+from minik8s.faas.workflow import errors
 from minik8s.faas.workflow.data import Json
+from minik8s.faas.workflow.errors import StateError
 from minik8s.faas.workflow.execution import Task
 
 Acting = Callable[[str, str], Client]  # (namespace, ServiceAccount) -> a client with its rights
@@ -23,6 +25,13 @@ class Functions(Protocol):
     async def invoke(self, namespace: str, name: str, payload: Any, key: str) -> Any:
         """The answer. Raises StateError."""
         ...
+
+
+class NoFunctions:
+    """Where functions are switched off."""
+
+    async def invoke(self, namespace: str, name: str, payload: Any, key: str) -> Any:
+        raise StateError(errors.TASK_FAILED, f"functions are not enabled: {namespace}/{name} cannot be called")
 
 
 def key(run: Header, task: Task) -> str:
