@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from tests.bench import api, dns, figures, fleet, hpc, node, pod_network, services, workflows
+from tests.bench import api, dns, figures, fleet, hpc, node, pipeline, pod_network, services, workflows
 from tests.bench.agent import BenchError
 from tests.bench.report import Result, table
 
@@ -24,6 +24,7 @@ GROUPS: tuple[tuple[Sequence[str], Callable[..., AsyncIterator[Result]]], ...] =
     (services.NAMES, services.measure),
     (dns.NAMES, dns.measure),
     (figures.NAMES, figures.measure),
+    (pipeline.NAMES, pipeline.measure),
     (workflows.NAMES, workflows.measure),
     (hpc.NAMES, hpc.measure),
 )

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import os
-import random
 import signal
 import socket
 import ssl
@@ -25,6 +24,7 @@ from minik8s.api.kinds.rbac import ClusterRoleBinding
 from minik8s.api.kinds.serviceaccount import ServiceAccount
 from minik8s.client.base import Client
 from minik8s.client.http import HttpTransport
+from tests.agent import free_port
 
 ROOT = Path(__file__).parents[2]
 START_PATIENCE = 60.0  # seconds
@@ -78,30 +78,20 @@ def resident_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / 1e6
 
 
-def free_port() -> int:
-    """A port that is free, as are most likely the hundred that a fleet takes after it: no connection's own port is
-    from there."""
-    while True:
-        port = random.randrange(16000, 32000, 100)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 @asynccontextmanager
 async def agent(
-    *options: str, folder: Path | None = None, master: bool = True, host: bool = False
+    *options: str, folder: Path | None = None, master: bool = True, host: bool = False, module: str = "minik8s"
 ) -> AsyncIterator[Agent]:
     """Start `minik8s run OPTIONS`, wait for /readyz, and stop it at the end.
 
     A folder that is given is kept. A worker (`master` False) is not waited for. `host`: it makes containers and links,
-    which are removed at the end.
+    which are removed at the end. `module` is what is run, with minik8s's command line.
     """
     with tempfile.TemporaryDirectory(prefix="minik8s-bench-") as temporary:
         data = folder or Path(temporary)
         port = free_port()
         command = [
-            sys.executable, "-m", "minik8s", "run", "--data-dir", str(data), "--kubelet-port", str(free_port()),
+            sys.executable, "-m", module, "run", "--data-dir", str(data), "--kubelet-port", str(free_port(100)),
             "--log-format", "json", *(("--listen", f"127.0.0.1:{port}") if master else ()), *options,
         ]  # fmt: skip
         data.mkdir(exist_ok=True)

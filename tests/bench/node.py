@@ -39,7 +39,7 @@ async def measure(names: Sequence[str], *, quick: bool) -> AsyncIterator[Result]
                 yield Result("start to node Ready", time.monotonic() - running.started, "s", 3)
             await asyncio.sleep(SETTLED)
             if "idle" in names:
-                async for result in idle(running, 5.0 if quick else 30.0):
+                async for result in idle(running, 5.0 if quick else 60.0):
                     yield result
             if "pod" in names:
                 async for result in pod(seen, 3 if quick else 11):
@@ -55,11 +55,12 @@ async def measure(names: Sequence[str], *, quick: bool) -> AsyncIterator[Result]
 
 
 async def idle(running: Agent, seconds: float) -> AsyncIterator[Result]:
-    before = cpu_seconds(running.process.pid)
+    before, said = cpu_seconds(running.process.pid), running.log.count("\n")
     await asyncio.sleep(seconds)
     share = (cpu_seconds(running.process.pid) - before) / seconds * 100
     yield Result("idle: resident memory of one agent with all", resident_mb(running.process.pid), "MB", 100)
     yield Result("idle: share of a core", share, "%", 0.5)
+    yield Result("idle: lines in its log", (running.log.count("\n") - said) * 60 / seconds, "a minute", 1)
 
 
 def pod_spec() -> dict[str, Any]:
