@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -220,11 +221,14 @@ def answers(port: int, path: str, address: str = "127.0.0.1") -> bool:
         connection.close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(count: int = 1) -> int:
+    """The first of `count` ports that are free, and stay so: no connection's own port is from there."""
+    while True:
+        port = random.randrange(16000, 32000 - count)
+        with ExitStack() as stack, suppress(OSError):
+            for each in range(port, port + count):
+                stack.enter_context(socket.socket()).bind(("", each))
+            return port
 
 
 @contextmanager

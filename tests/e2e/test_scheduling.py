@@ -25,7 +25,7 @@ def simulated(agent: Agent, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             [sys.executable, "-m", "minik8s", "run", "--role", "worker", "--runtime", "fake", "--replicas", "3",
              "--join", f"127.0.0.1:{agent.port}", "--token", token, "--node-name", "sim",
              "--data-dir", str(folder / "data"),
-             "--kubelet-port", str(free_port())], stdout=log, stderr=log,
+             "--kubelet-port", str(free_port(10))], stdout=log, stderr=log,
         )  # fmt: skip
     names = ["sim-0", "sim-1", "sim-2"]
     nodes = [f"node/{name}" for name in names]

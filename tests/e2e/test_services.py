@@ -161,10 +161,9 @@ def test_a_dead_or_unready_endpoint_is_out_of_rotation_within_a_second(space: Sp
         space.exec("s1", "touch", "/sick")
         space.wait("condition=Ready=false", "pod/s1")
         told = time.time()
-        time.sleep(1.5)
+        until(lambda: min(loop.last("s0"), loop.last("s2")) > told + 1.5)
     assert not loop.failures
     assert loop.last("s1") < told + 1
-    assert loop.last("s0") > told + 1
 
 
 def test_flushed_rules_come_back(space: Space) -> None:

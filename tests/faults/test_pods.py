@@ -146,7 +146,8 @@ async def test_strays_go_and_strangers_stay(client: Client, host: Host) -> None:
         }
         flags = [part for pair in labels.items() for part in ("--label", "=".join(pair))]
         full = f"k8s_{name}_own_default_{uid}_0"
-        return host.docker("run", "-d", "--name", full, "--network=none", *flags, BUSYBOX, "sleep", "1000").strip()
+        # Not `run`: it may be gone before it is started.
+        return host.docker("create", "--name", full, "--network=none", *flags, BUSYBOX, "sleep", "1000").strip()
 
     unknown = stray(str(uuid.uuid4()), "app", host.node_uid)
     surplus = stray(own.metadata.uid, "ghost", host.node_uid)
@@ -154,7 +155,7 @@ async def test_strays_go_and_strangers_stay(client: Client, host: Host) -> None:
     try:
         kept = {c.id for c in host.containers("own")} - {unknown, surplus}
         await change(host, lambda: {c.id for c in host.containers("own")} == kept)
-        assert stranger in host.docker("ps", "-q", "--no-trunc").split()
+        assert stranger in host.docker("ps", "-aq", "--no-trunc").split()
         assert state(await client.get(Pod, "own", "default")).restartCount == 0
     finally:
         host.docker("rm", "-f", stranger)

@@ -33,14 +33,9 @@ from minik8s.roles.identity import client_context, master_identity, server_conte
 from minik8s.roles.join import JoinError, join
 from minik8s.roles.master import Master, open_master
 from minik8s.runtime.fake import FakeRuntime
+from tests.agent import free_port
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Place:
