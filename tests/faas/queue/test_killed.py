@@ -45,19 +45,25 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+def killed(path: Path, run: int, lines: int) -> list[str]:
+    """What a child told until it was killed, after so many lines."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(path), str(run)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        told = [child.stdout.readline() for _ in range(lines)]
+        child.send_signal(signal.SIGKILL)
+        told += child.stdout.readlines()
+    assert child.returncode == -signal.SIGKILL
+    return told
+
+
 async def test_nothing_that_was_accepted_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "q.db"
     put: set[str] = set()
     made: set[str] = set()
     for run, lines in enumerate((3, 50, 400, 1500)):
-        child = subprocess.Popen([sys.executable, "-c", CHILD, str(path), str(run)], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        told = [child.stdout.readline() for _ in range(lines)]
-        child.send_signal(signal.SIGKILL)
-        told += child.stdout.readlines()
-        assert child.wait() == -signal.SIGKILL
-        child.stdout.close()
-        for line in told:
+        for line in killed(path, run, lines):
             what, _, id = line.strip().partition(" ")
             (put if what == "put" else made).add(id)
         async with SqliteQueue(path) as queue:
@@ -68,12 +74,9 @@ async def test_nothing_that_was_accepted_is_lost(tmp_path: Path) -> None:
     assert len(put) > 100
 
 
-@pytest.mark.parametrize("statements", [1, 2, 3])
-async def test_a_file_that_was_cut_short_when_it_was_made_is_begun_anew(tmp_path: Path, statements: int) -> None:
-    path = tmp_path / "q.db"
+def cut_short(path: Path, statements: int) -> None:
     script = f"""
-import os, signal, sqlite3, sys
-from pathlib import Path
+import os, signal, sqlite3
 from minik8s.faas.queue.sqlite_queue import LAYOUT
 db = sqlite3.connect({str(path)!r}, isolation_level=None)
 db.execute("PRAGMA journal_mode = WAL")
@@ -83,5 +86,11 @@ for each in LAYOUT.script.split(";")[:{statements}]:
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("statements", [1, 2, 3])
+async def test_a_file_that_was_cut_short_when_it_was_made_is_begun_anew(tmp_path: Path, statements: int) -> None:
+    path = tmp_path / "q.db"
+    cut_short(path, statements)
     async with SqliteQueue(path) as queue:
         assert await queue.put([Call("a", "ns/f", 1.0)]) == ["a"]
