@@ -151,6 +151,10 @@ class Kubelets:
         """ServiceUnavailable if it does not give one."""
         if node.metadata.name in self.here:
             return (await self.here[node.metadata.name]())[1]
+        return await self.page(node, PATH)
+
+    async def page(self, node: Node, path: str) -> bytes:
+        """A page of its kubelet; `path` with the query. ServiceUnavailable if it does not give it."""
         if self._session is None:
             raise ServiceUnavailable("the API server is starting")
         import aiohttp
@@ -158,7 +162,7 @@ class Kubelets:
         address, port = kubelet_address(node)
         host = f"[{address}]" if ":" in address else address
         try:
-            async with self._session.get(f"https://{host}:{port}{PATH}", allow_redirects=False) as answer:
+            async with self._session.get(f"https://{host}:{port}{path}", allow_redirects=False) as answer:
                 if answer.status != 200:
                     raise ServiceUnavailable(f"the kubelet answers {answer.status}")
                 body = bytearray()
@@ -169,6 +173,68 @@ class Kubelets:
                 return bytes(body)
         except (aiohttp.ClientError, OSError) as error:
             raise ServiceUnavailable(str(error)) from None
+
+    async def exec(
+        self, node: Node, path: str, stdin: AsyncIterator[bytes], stdout: Callable[[bytes], object]
+    ) -> tuple[int, str]:
+        """Run a command in a container: `path` is the kubelet's, with all that it asks for. Exit code and stderr.
+
+        ServiceUnavailable if it could not be run, or nobody knows how it ended.
+        """
+        if self._session is None or node.metadata.name in self.here:
+            raise ServiceUnavailable(f'nothing can be run on the node "{node.metadata.name}"')
+        import aiohttp
+
+        address, port = kubelet_address(node)
+        url = f"https://{f'[{address}]' if ':' in address else address}:{port}{path}"
+        try:
+            async with self._session.ws_connect(
+                url, protocols=("v5.channel.k8s.io",), heartbeat=20.0, max_msg_size=LONGEST
+            ) as socket:
+                return await _converse(socket, stdin, stdout)
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServiceUnavailable(f"the kubelet did not run it: {error}") from None
+
+
+async def _converse(
+    socket: aiohttp.ClientWebSocketResponse, stdin: AsyncIterator[bytes], stdout: Callable[[bytes], object]
+) -> tuple[int, str]:
+    """Channels of v5: a byte that names one, then its bytes; 255 and a number end one."""
+
+    async def feed() -> None:
+        async for block in stdin:
+            await socket.send_bytes(b"\0" + block)
+        await socket.send_bytes(b"\xff\0")
+
+    said, status = bytearray(), None
+    feeding = asyncio.ensure_future(feed())
+    try:
+        async for message in socket:
+            data = message.data
+            if not isinstance(data, bytes) or not data:
+                continue
+            if data[0] == 1:
+                stdout(data[1:])
+            elif data[0] == 2 and len(said) < LONGEST_STDERR:
+                said += data[1:]
+            elif data[0] == 3:
+                status = msgspec.json.decode(data[1:])
+    finally:
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+    if not isinstance(status, dict):
+        raise ServiceUnavailable("the kubelet did not tell how the command ended")
+    return _exit_code(status), said.decode(errors="replace")
+
+
+def _exit_code(status: Json) -> int:
+    """Of the Status that ends an exec: 0, or the cause ExitCode. ServiceUnavailable if it did not run at all."""
+    if status.get("status") == "Success":
+        return 0
+    for cause in (status.get("details") or {}).get("causes") or ():
+        if cause.get("reason") == "ExitCode" and str(cause.get("message")).isdigit():
+            return int(cause["message"])
+    raise ServiceUnavailable(str(status.get("message") or "the command did not run"))
 
 
 class _Asked(NamedTuple):
