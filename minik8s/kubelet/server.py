@@ -39,11 +39,13 @@ _TRUE = ("1", "true")
 
 log = get_logger("kubelet")
 Page = Callable[[], Awaitable[tuple[str, bytes]]]  # content type and body
+Asked = Callable[[Mapping[str, str]], Awaitable[tuple[str, bytes]]]  # the same, of a query
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class KubeletServer:
-    """`pages` are further paths, such as `/metrics` and `/stats/summary`, each with who makes them."""
+    """`pages` are further paths, such as `/metrics` and `/stats/summary`, each with who makes them; `queried` such as
+    depend on the query."""
 
     def __init__(
         self,
@@ -52,12 +54,14 @@ class KubeletServer:
         pods: Pods,
         *,
         pages: Mapping[str, Page] | None = None,
+        queried: Mapping[str, Asked] | None = None,
         clock: Clock = system_clock,
     ) -> None:
         self._runtime = runtime
         self._lookup = lookup
         self._pods = pods
         self._pages = dict(pages or {})
+        self._queried = dict(queried or {})
         self._clock = clock
         self._engine = EnginePages(runtime, pods, clock=clock)
 
@@ -75,6 +79,8 @@ class KubeletServer:
         self._engine.add_to(app)
         for path, page in self._pages.items():
             app.router.add_get(path, _shown(page))
+        for path, asked in self._queried.items():
+            app.router.add_get(path, _told(asked))
         return app
 
     @asynccontextmanager
@@ -193,6 +199,14 @@ def _shown(page: Page) -> Handler:
         return web.Response(body=body, headers={"content-type": content_type})
 
     return show
+
+
+def _told(asked: Asked) -> Handler:
+    async def tell(request: web.Request) -> web.StreamResponse:
+        content_type, body = await asked(request.query)
+        return web.Response(body=body, headers={"content-type": content_type})
+
+    return tell
 
 
 @web.middleware
