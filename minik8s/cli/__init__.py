@@ -47,10 +47,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "scale": ("workloads", "scale", "Set the number of replicas."),
     "autoscale": ("workloads", "autoscale", "Scale a workload by what it uses."),
     "rollout": ("workloads", "rollout", "Watch, restart, undo a rollout."),
-    "logs": ("streams", "logs", "Print a container's log."),
+    "logs": ("streams", "logs", "Print a container's log, or what minik8s itself says."),
     "exec": ("streams", "exec_", "Run a command in a container."),
     "attach": ("streams", "attach", "Attach to a running container."),
     "port-forward": ("streams", "port_forward", "Forward local ports to a pod."),
+    "func": ("func", "func", "Make, call and look at functions."),
+    "trigger": ("trigger", "trigger", "Call a function and print its answer."),
     "wf": ("workflow", "wf", "Store, run and watch workflows."),
     "gpu": ("gpu", "gpu", "List, follow and cancel jobs on supercomputers, and fetch their results."),
     "cordon": ("nodes", "cordon", "Let no new pods onto a node."),
@@ -62,6 +64,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 CHOOSING = ("-n", "--namespace", "-s", "--server", "--kubeconfig", "--context", "--token")  # a cluster, and where in it
+
+
+def chosen_last(args: list[str]) -> list[str]:
+    """What chooses a cluster may stand before the verb, too, as people write it for kubectl: `-n web get pods`."""
+    at = 0
+    while at < len(args) and (name := args[at].partition("=")[0]) in CHOOSING:
+        at += 1 if args[at] != name else 2
+    first, rest = args[:at], args[at:]
+    end = rest.index("--") if "--" in rest else len(rest)
+    return [*rest[:end], *first, *rest[end:]] if rest else args
 
 
 class LazyGroup(click.Group):
@@ -78,13 +90,7 @@ class LazyGroup(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """What chooses a cluster may stand before the verb, too, as people write it for kubectl: `-n web get pods`."""
-        at = 0
-        while at < len(args) and (name := args[at].partition("=")[0]) in CHOOSING:
-            at += 1 if args[at] != name else 2
-        first, rest = args[:at], args[at:]
-        end = rest.index("--") if "--" in rest else len(rest)
-        return super().parse_args(ctx, [*rest[:end], *first, *rest[end:]] if rest else args)
+        return super().parse_args(ctx, chosen_last(args))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

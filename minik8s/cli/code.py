@@ -25,11 +25,12 @@ def pack(path: Path) -> bytes:
         raise click.ClickException(str(error)) from None
 
 
-def put_into(spec: Json, path: Path) -> bytes:
-    """Pack `path` and write into a Function's spec which archive will come, and what the code requires."""
+def put_into(spec: Json, path: Path, *, environment: str = "") -> bytes:
+    """Pack `path` and write into a Function's spec which archive will come, and, unless it has an environment, what
+    the code requires."""
     packed = pack(path)
     spec["code"] = {"sha256": hashlib.sha256(packed).hexdigest(), "size": len(packed)}
-    if not spec.get("environment") and "requirements" not in spec:
+    if not spec.get("environment", environment) and "requirements" not in spec:
         found = requirements(path / REQUIREMENTS) if path.is_dir() else requirements_in(packed)
         if found:
             spec["requirements"] = found
