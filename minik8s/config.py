@@ -85,6 +85,17 @@ class Config:
         metavar="NAME=NUMBER",
     )
     gpu_jobs: bool = _option(True, "Run GpuJobs on Slurm clusters, from the master.")
+    functions: bool = _option(True, "Run Functions: scaled on the master, called at each node's gateway.")
+    function_pool: int = _option(
+        1, "Idle pods that wait for functions without an Environment, in each namespace that has such.", metavar="N"
+    )
+    gateway_listen: str = _option(
+        "0.0.0.0:8081", "Where this node's gateway of functions listens, or 'off'.", metavar="ADDR:PORT"
+    )
+    gateway_tls: bool = _option(False, "Let the gateway speak HTTPS, with this node's certificate of the cluster's CA.")
+    gateway_queue: int = _option(
+        100, "Calls of a function that may wait at a gateway beyond what all its replicas take; then 429.", metavar="N"
+    )
     workflows: bool = _option(True, "Run WorkflowRuns, on the master.")
     workflow_http_allow: str = _option(
         "", "Networks of the master that HTTP tasks of workflows may reach, too, e.g. 127.0.0.0/8.", metavar="CIDR"
@@ -121,6 +132,10 @@ class Config:
     @property
     def dashboard_address(self) -> tuple[str, int]:
         return split_address(self.dashboard_listen, 8080)
+
+    @property
+    def gateway_address(self) -> tuple[str, int]:
+        return split_address(self.gateway_listen, 8081)
 
     @property
     def server(self) -> str:
@@ -305,7 +320,8 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
             ipaddress.ip_address(text or "127.0.0.1")
         except ValueError:
             raise wrong(name, f"{text!r} is not an address, e.g. 192.168.1.10") from None
-    for name in ("listen", "join", *(["dashboard_listen"] if config.dashboard_listen != "off" else [])):
+    optional = (name for name in ("dashboard_listen", "gateway_listen") if getattr(config, name) != "off")
+    for name in ("listen", "join", *optional):
         try:
             split_address(getattr(config, name), 6443)
         except ConfigError as error:
@@ -324,7 +340,7 @@ def _check(config: Config, origins: Mapping[str, str]) -> None:
     for name in ("replicas", "node_monitor_grace", "node_lease_interval", "cluster_signing_duration"):
         if not getattr(config, name) > 0:
             raise wrong(name, f"{getattr(config, name)} is not more than 0")
-    for name in ("default_toleration", "node_lost_after"):
+    for name in ("default_toleration", "node_lost_after", "function_pool", "gateway_queue"):
         if getattr(config, name) < 0:
             raise wrong(name, f"{getattr(config, name)} is less than 0")
     try:

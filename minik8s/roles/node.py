@@ -56,6 +56,7 @@ from minik8s.net.proxy import ServiceProxy
 from minik8s.net.routed import RoutedPodNetwork
 from minik8s.net.routes import OVERHEAD, Peer
 from minik8s.roles.address import follow_address
+from minik8s.roles.gateway import gateway_activities, open_gateway
 from minik8s.roles.identity import IdentityError, NodeIdentity, local_node_identity
 from minik8s.roles.join import join, renew
 from minik8s.roles.listening import listening_at
@@ -175,7 +176,9 @@ async def _real(
         return "application/json", as_page(devices)
 
     pages = {**figures, "/pod-network": reached, "/devices": told_devices}
-    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages=pages)
+    gateway = open_gateway(config, client, informers)
+    queried = {} if gateway is None else {"/functions/calls": gateway.page}
+    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages=pages, queried=queried)
     context = credentials.server(identity.serving, identity.ca_file)
 
     async def readdress(address: str) -> None:
@@ -198,6 +201,7 @@ async def _real(
         ("kubelet", kubelet.run()),
         ("kubelet server", _serve(server, config.kubelet_port, context)),
         ("figures", sampler.run()),
+        *gateway_activities(config, gateway, client, identity, credentials),
         ("environments", keep_swept(config.path("environments"), client, pods.list)),
         ("address", follow_address(config, kubelet.settings.node_ip, readdress)),
     ]

@@ -12,10 +12,8 @@ from typing import Any
 import msgspec
 
 from minik8s import metrics
-from minik8s.aio import backoff, periodic, supervise
-from minik8s.api.errors import StatusError
+from minik8s.aio import periodic, supervise
 from minik8s.api.kinds.function import Function
-from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.workflow import GROUP
 from minik8s.client.base import Client
 from minik8s.client.informer import Informers
@@ -30,7 +28,6 @@ from minik8s.faas.gateway.trace import Trace
 from minik8s.faas.gateway.view import Target, View
 from minik8s.faas.gateway.wire import Asked
 from minik8s.faas.queue.queue import ENVELOPE, Envelope
-from minik8s.log import get_logger
 
 ANNOTATION = f"{GROUP}/gateway"  # of a Node: the URL of its gateway
 DEMANDS = f"/apis/{GROUP}/v1/functiondemands"
@@ -42,7 +39,6 @@ TIDY = 10.0  # seconds between looks at idle connections
 LAST_REQUESTS, LAST_CALLS = 0.2, 10.0
 
 Json = dict[str, Any]
-log = get_logger("gateway")
 
 
 class Gateway:
@@ -100,17 +96,6 @@ class Gateway:
         finally:
             listener.close()
             await clients.drain(LAST_REQUESTS, LAST_CALLS)
-
-    async def announce(self, url: str) -> None:
-        """Let the node say where its gateway is; "" for none. Returns when that is written."""
-        for delay in backoff(0.2, 10.0):
-            try:
-                patch = {"metadata": {"annotations": {ANNOTATION: url or None}}}
-                await self._client.patch(Node, self._node, None, patch)
-                return
-            except StatusError as error:
-                log.debug("the gateway is not announced yet", error=str(error))
-            await asyncio.sleep(delay)
 
     async def page(self, query: Mapping[str, str]) -> tuple[str, bytes]:
         """The kubelet's page `/functions/calls?namespace=&name=`."""
