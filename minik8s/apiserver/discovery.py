@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -48,10 +48,14 @@ def _architecture() -> str:
 
 
 class Discovery:
-    """Answers for `/api`, `/apis`, `/apis/G`, `/apis/G/V`. Made anew when the scheme has changed."""
+    """Answers for `/api`, `/apis`, `/apis/G`, `/apis/G/V`. Made anew when the scheme has changed.
 
-    def __init__(self, scheme: Scheme) -> None:
+    `virtuals` are those that somebody answers for, by (group, version, plural); None: all.
+    """
+
+    def __init__(self, scheme: Scheme, virtuals: Collection[tuple[str, str, str]] | None = None) -> None:
         self._scheme = scheme
+        self._virtuals = virtuals
         self._seen: tuple[Resource, ...] = ()
         self._groups: dict[str, dict[str, list[Entry]]] = {}
         self._answers: dict[tuple[str, str], ApiResponse] = {}
@@ -78,6 +82,8 @@ class Discovery:
             for alias in resource.aliases:
                 yield Entry(alias.group, alias.version, resource)
         for virtual in VIRTUALS:
+            if self._virtuals is not None and (virtual.group, virtual.version, virtual.plural) not in self._virtuals:
+                continue  # its add-on is switched off
             yield Entry(virtual.group, virtual.version, virtual)
 
     def _legacy(self, path: str) -> dict[str, Any]:

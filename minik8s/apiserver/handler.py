@@ -99,9 +99,9 @@ class Handler:
         self.metrics = RequestMetrics()
         self._authenticator = authenticator
         self._authorizer = authorizer
-        self._discovery = discovery.Discovery(scheme)
         self._openapi = openapi
         self._virtuals = dict(virtuals or {})
+        self._discovery = discovery.Discovery(scheme, self._virtuals)
         self._subresources = dict(subresources or {})
         self._verbs: dict[str, Answer] = {verb: getattr(verbs, verb) for verb in VERBS}
 
@@ -111,6 +111,7 @@ class Handler:
         """Serve what an add-on answers, too."""
         self._subresources |= subresources
         self._virtuals |= virtuals
+        self._discovery = discovery.Discovery(self.scheme, self._virtuals)
 
     async def handle(self, request: ApiRequest) -> ApiResponse:
         """Answer one request. A response with a stream is to be consumed, or closed, by the caller."""

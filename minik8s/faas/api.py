@@ -115,11 +115,11 @@ class WorkflowApi:
 
     async def tasks(self, call: Call) -> ApiResponse:
         """list: what waits. create: fetch a task of an activity. update: report, by the token."""
-        if not call.info.namespace:
-            raise BadRequest("tasks are in a namespace: use the path of the namespace's collection")
         if call.info.verb == "list":
             shown = [_shown(run, task) for run, task in self._runner.tasks(call.info.namespace)]
             return json_response({"kind": "WorkflowTaskList", "apiVersion": VERSION, "metadata": {}, "items": shown})
+        if not call.info.namespace:
+            raise BadRequest("tasks are in a namespace: use the path of the namespace's collection")
         if call.info.verb == "create":
             return await self._take(call)
         return await self._report(call)

@@ -138,8 +138,8 @@ class Runner:
         await self.history.forget([uid])
 
     def tasks(self, namespace: str) -> list[tuple[Run, Task]]:
-        """All that runs of a namespace wait for."""
-        return [(run, task) for run in self._runs.values() if run.header.namespace == namespace
+        """All that runs of a namespace ("": of all) wait for."""
+        return [(run, task) for run in self._runs.values() if namespace in ("", run.header.namespace)
                 for task in run.tasks.values()]  # fmt: skip
 
     def holder(self, namespace: str, text: str) -> tuple[Run, Task] | None:

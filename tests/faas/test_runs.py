@@ -207,6 +207,32 @@ async def test_somebody_approves_by_token(it: Cluster) -> None:
     assert (status.error, status.cause) == ("Refused", "no money")
 
 
+async def offered(it: Cluster) -> dict[str, list[str]]:
+    found = msgspec.json.decode(await it.client.transport.request("GET", "/apis/faas.minik8s.io/v1"))
+    return {each["name"]: each["verbs"] for each in found["resources"]}
+
+
+async def test_what_is_offered_is_answered(it: Cluster) -> None:
+    assert (await offered(it))["workflowtasks"] == ["create", "list", "update"]
+    await define(it, "w", one({"Type": "Task", "Resource": "manual.waitForTaskToken"}))
+    await run(it, "w")
+    await it.until(WorkflowRun, lambda each: each.status.currentStates == ("A",))
+    everywhere = "/apis/faas.minik8s.io/v1/workflowtasks"
+    assert (await call(it, "GET", everywhere))["items"] == (await call(it, "GET", TASKS))["items"] != []
+    assert (await call(it, "GET", TASKS.replace("default", "other")))["items"] == []
+    with pytest.raises(StatusError, match="in a namespace"):
+        await call(it, "POST", everywhere, {"spec": {"activity": "a"}})
+
+
+async def test_what_is_switched_off_is_not_offered() -> None:
+    async with cluster(nodes=0, workflows=False, functions=False) as it:
+        found = await offered(it)
+        assert "workflowtasks" not in found
+        assert "workflows" in found  # objects are kept all the same
+        with pytest.raises(NotFound):
+            await call(it, "GET", TASKS)
+
+
 async def test_stop_and_redrive(it: Cluster) -> None:
     definition = {
         "StartAt": "First",
