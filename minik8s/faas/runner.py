@@ -23,6 +23,7 @@ import msgspec
 
 from minik8s.aio import wait_any
 from minik8s.clock import Clock, system_clock
+from minik8s.faas import resources
 from minik8s.faas.run_log import End, Entry, Found, Header, RunLog
 from minik8s.faas.workflow import errors
 from minik8s.faas.workflow.core import Outcome
@@ -30,11 +31,16 @@ from minik8s.faas.workflow.data import Json
 from minik8s.faas.workflow.errors import StateError
 from minik8s.faas.workflow.execution import Execution, HistoryMismatch, Identity, Task
 from minik8s.log import REPORT, get_logger
+from minik8s.metrics import Counter, Histogram
 
 SLICE = 0.02  # seconds of work between two looks at everything else that this process does
 LONGEST_SLEEP = 60.0  # seconds: somebody may set the clock
 STATUSES = {"RUNNING": "Running", "SUCCEEDED": "Succeeded", "FAILED": "Failed", "TIMED_OUT": "TimedOut",
             "ABORTED": "Aborted"}  # fmt: skip
+ENDED = Counter("workflow_runs_ended_total", "Runs that have ended.", ("phase",))
+TRANSITIONS = Counter("workflow_transitions_total", "States that runs have entered.")
+TASKS = Histogram("workflow_task_duration_seconds", "From when a task is begun, or offered, until its report.",
+                  ("kind", "outcome"), bounds=(0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 3600.0))  # fmt: skip
 log = get_logger("workflows")
 
 
@@ -56,6 +62,7 @@ class Run:
         self.execution = Execution(definition, identity, header.input, token=lambda id: token(header, id))
         self.inbox: deque[tuple[Act, asyncio.Future[Any] | None]] = deque()
         self.tasks: dict[int, Task] = {}  # that were handed out and have not been reported
+        self.begun: dict[int, float] = {}  # when they were
         self.doing: dict[int, asyncio.Future[Any]] = {}  # the part of them that is done here
         self.begins = entry  # the head of its first entry, until that is written
         self.reopened = False
@@ -257,6 +264,7 @@ class Runner:
             if not run.dropped:
                 for task in outcome.tasks:
                     run.tasks[task.id] = task
+                    run.begun[task.id] = self.clock()
                     if self._elsewhere(run.header, task):
                         # A worker may have fetched it, or the process was killed before the answer reached one: only
                         # offering it once more is sure not to lose it.
@@ -268,7 +276,9 @@ class Runner:
             if run.execution.status != "RUNNING" and self._runs.get(run.header.uid) is run and not run.busy:
                 del self._runs[run.header.uid]
                 self._release(run)
+                ENDED.labels(STATUSES[run.execution.status]).inc()
             if outcome.events:
+                TRANSITIONS.inc(sum(event.type.endswith("StateEntered") for event in outcome.events))
                 self.changed(run.header.key)
 
     def _put(self, run: Run, act: Act, waiter: asyncio.Future[Any] | None = None) -> None:
@@ -316,17 +326,22 @@ class Runner:
         self.finish_failed(run, task.id, name, cause)
 
     def finish(self, run: Run, id: int, output: Any, waiter: asyncio.Future[Any] | None = None) -> None:
-        run.tasks.pop(id, None)
+        self._reported(run, id, "succeeded")
         self._put(run, lambda execution: execution.succeed(id, output, self.clock()), waiter)
 
     def finish_failed(
         self, run: Run, id: int, error: str, cause: str, waiter: asyncio.Future[Any] | None = None
     ) -> None:
-        run.tasks.pop(id, None)
+        self._reported(run, id, "failed")
         self._put(run, lambda execution: execution.fail(id, error, cause, self.clock()), waiter)
 
+    def _reported(self, run: Run, id: int, how: str) -> None:
+        task, begun = run.tasks.pop(id, None), run.begun.pop(id, None)
+        if task is not None and begun is not None:
+            TASKS.labels(resources.parse(task.resource).kind, how).observe(self.clock() - begun)
+
     def _end_task(self, run: Run, id: int) -> None:
-        run.tasks.pop(id, None)
+        self._reported(run, id, "abandoned")
         if (doing := run.doing.pop(id, None)) is not None:
             doing.cancel()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from minik8s.api.kinds.service import Service
+from minik8s.api.kinds.workflowrun import WorkflowRun
 from minik8s.apiserver.auth import AUTHENTICATED, MASTERS, SERVICE_ACCOUNT_PREFIX, SERVICE_ACCOUNTS, User
 from minik8s.apiserver.handler import Handler
 from minik8s.apiserver.loopback import LoopbackTransport
@@ -24,6 +26,7 @@ from minik8s.faas.run_log import MemoryLog, RunLog
 from minik8s.faas.runner import Runner
 from minik8s.faas.sqlite_log import SqliteLog
 from minik8s.faas.tokens import Tokens
+from minik8s.metrics import Reading, labels
 
 FILE = "workflows.db"
 CONTROLLER = User("system:workflow-controller", (MASTERS, AUTHENTICATED))
@@ -55,6 +58,11 @@ class Workflows:
         tokens.runner = self.runner
         self._recorder = Recorder(client, "workflow-controller")
         self._controller = WorkflowRunController(client, informers, self.runner, self._recorder)
+        runs = informers.of(WorkflowRun)
+        Reading("workflow_runs", "gauge", "WorkflowRuns by phase.", lambda: (
+            (labels(phase=phase), count)
+            for phase, count in sorted(Counter(run.status.phase or "Pending" for run in runs.list()).items())
+        ))  # fmt: skip
         api = WorkflowApi(client, self.runner, tokens)
         handler.extend(api.subresources(), api.virtuals())
 

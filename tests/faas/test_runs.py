@@ -15,6 +15,7 @@ from minik8s.api.kinds.rbac import RoleBinding
 from minik8s.api.kinds.workflow import RESOURCE, Workflow
 from minik8s.api.kinds.workflowrun import ENDED, WorkflowRun
 from minik8s.faas.workflow.errors import StateError
+from minik8s.metrics import REGISTRY
 from minik8s.testing import Cluster, cluster
 
 Json = dict[str, Any]
@@ -331,6 +332,33 @@ async def test_objects_are_made_and_followed_to_their_end(it: Cluster) -> None:
     status = (await ended(it)).status
     assert status.phase == "Succeeded", status
     assert status.output["metadata"]["name"] == made.metadata.name
+
+
+def counted() -> dict[str, float]:
+    lines = (line.rsplit(" ", 1) for line in REGISTRY.lines() if line.startswith("workflow_"))
+    return {name: float(value) for name, value in lines}
+
+
+async def test_what_runs_do_is_counted(it: Cluster) -> None:
+    before = counted()
+    assert it.master.workflows is not None
+    it.master.workflows.performer.functions = Functions(add=lambda p: p["x"] + 5)
+    await define(it, "w", one({"Type": "Task", "Resource": "add"}))
+    await run(it, "w", "good", input={"x": 1})
+    await ended(it, "good")
+    await define(it, "v", one({"Type": "Task", "Resource": "manual.waitForTaskToken"}))
+    await run(it, "v", "waits")
+    await it.until(WorkflowRun, lambda each: each.status.currentStates == ("A",))
+    now = counted()
+
+    def more(name: str) -> float:
+        return now[name] - before.get(name, 0)
+
+    assert more("workflow_transitions_total") == 2
+    assert more('workflow_runs_ended_total{phase="Succeeded"}') == 1
+    assert more('workflow_task_duration_seconds_count{kind="function",outcome="succeeded"}') == 1
+    assert now['workflow_runs{phase="Running"}'] == now['workflow_runs{phase="Succeeded"}'] == 1
+    assert b"workflow_transitions_total" in await it.client.transport.request("GET", "/metrics")
 
 
 async def test_a_run_is_drawn(it: Cluster) -> None:

@@ -157,7 +157,8 @@ class Dispatcher:
     async def _trim_for_ever(self) -> None:
         while True:
             if dropped := await self.queue.trim(self.clock()):
-                log.warning("dead letters were dropped: there are too many, or they are too old", number=dropped)
+                remedy = "look at them sooner: 'minik8s func dlq list'"
+                log.warning("dead letters were dropped: too many, or too old", number=dropped, remedy=remedy)
             await asyncio.sleep(TRIM)
 
     # -- one call
