@@ -12,7 +12,7 @@ import click
 from minik8s.api.errors import NotFound, StatusError
 from minik8s.cli.connection import Cluster
 from minik8s.cli.printing import Layout, echo
-from minik8s.cli.verb import Failures, Verb, explain, verb
+from minik8s.cli.verb import Failures, Verb, complete_functions, explain, verb
 
 Json = dict[str, Any]
 VERSION = "faas.minik8s.io/v1"
@@ -124,7 +124,7 @@ def init(name: str, model: str, directory: Path | None, namespace: str) -> None:
 
 
 @_verb()
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=complete_functions)
 def rm(cluster: Cluster, names: tuple[str, ...]) -> None:
     """Remove functions, with their revisions and pods."""
     failures = Failures()
@@ -148,7 +148,7 @@ def list_(cluster: Cluster, output: str, all_namespaces: bool) -> None:
 
 
 @_verb()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.option("-o", "--output", default="", help="wide, json, yaml, name, jsonpath=…; without: all about it.")
 def get(cluster: Cluster, name: str, output: str) -> None:
     """Tell how a function stands: its address, replicas and why, revisions and their traffic."""

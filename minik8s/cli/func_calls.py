@@ -19,7 +19,7 @@ from minik8s.cli.connection import Cluster
 from minik8s.cli.func import fetch, path_of
 from minik8s.cli.printing import Layout, cell_text, dump, echo
 from minik8s.cli.trigger import GATEWAY_OPTION, payload
-from minik8s.cli.verb import Verb, duration, explain, verb
+from minik8s.cli.verb import Verb, complete_functions, duration, explain, verb
 from minik8s.cli.wire import Unreachable
 
 Json = dict[str, Any]
@@ -31,7 +31,7 @@ FORMATS = click.Choice(["table", "json", "yaml"])
 
 
 @verb()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.option("-d", "--data", help="Body: JSON, @FILE, or - for standard input.")
 @click.option("-X", "--method", default="", help="HTTP method (default: POST with -d, else GET).")
 @click.option("-p", "--path", "rest", default="", help="What follows behind the function's address: /items/7?full=1")
@@ -112,7 +112,7 @@ def _result(call: Json, name: str) -> None:
 
 
 @verb()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.option("-f", "--follow", is_flag=True, help="Go on printing, of pods that come later, too.")
 @click.option("--call", default="", help="Only what one call has printed, by its id.")
 @click.option("--tail", type=int, default=-1, help="Only that many lines from the end, of each pod.")
@@ -184,7 +184,7 @@ def _read_pod(cluster: Cluster, pod: str, query: dict[str, str], lines: Any) -> 
 
 
 @verb()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.argument("id", required=False)
 @click.option("-o", "--output", type=FORMATS, default="table")
 def calls(cluster: Cluster, name: str, id: str | None, output: str) -> None:
@@ -235,7 +235,7 @@ def _dead(cluster: Cluster, name: str) -> Iterator[Json]:
 
 
 @_letters("list")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.option("-o", "--output", type=FORMATS, default="table")
 def list_(cluster: Cluster, name: str, output: str) -> None:
     """List the dead letters of a function."""
@@ -254,7 +254,7 @@ def list_(cluster: Cluster, name: str, output: str) -> None:
 
 
 @_letters("redrive")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.argument("ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 def redrive(cluster: Cluster, name: str, ids: tuple[str, ...], everything: bool) -> None:
@@ -266,7 +266,7 @@ def redrive(cluster: Cluster, name: str, ids: tuple[str, ...], everything: bool)
 
 
 @_letters("purge")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.argument("ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 def purge(cluster: Cluster, name: str, ids: tuple[str, ...], everything: bool) -> None:

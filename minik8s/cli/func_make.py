@@ -13,7 +13,7 @@ from minik8s.api.errors import AlreadyExists
 from minik8s.cli import code, upload
 from minik8s.cli.connection import Cluster
 from minik8s.cli.func import VERSION, condition, fetch, path_of
-from minik8s.cli.verb import duration, verb
+from minik8s.cli.verb import complete_functions, duration, verb
 from minik8s.cli.wire import MERGE, Unreachable
 
 Json = dict[str, Any]
@@ -62,7 +62,7 @@ def add(cluster: Cluster, name: str, path: Path | None, wait: bool, wait_timeout
 
 
 @verb()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @_settings
 def update(cluster: Cluster, name: str, path: Path | None, wait: bool, wait_timeout: str, **options: Any) -> None:

@@ -8,14 +8,14 @@ import click
 
 from minik8s.cli.connection import Cluster
 from minik8s.cli.func import condition, fetch, path_of, print_revisions, revisions
-from minik8s.cli.verb import verb
+from minik8s.cli.verb import complete_functions, verb
 from minik8s.cli.wire import MERGE
 
 Json = dict[str, Any]
 
 
 @verb()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.argument("shares", metavar="[REVISION=PERCENT]...", nargs=-1)
 @click.option("--latest", is_flag=True, help="All to the newest that loads, as it is without shares.")
 def traffic(cluster: Cluster, name: str, shares: tuple[str, ...], latest: bool) -> None:
@@ -36,7 +36,7 @@ def traffic(cluster: Cluster, name: str, shares: tuple[str, ...], latest: bool) 
 
 
 @verb()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.option("--to", default="", help="Number or name of the revision (default: the one before what serves now).")
 def rollback(cluster: Cluster, name: str, to: str) -> None:
     """Let an older revision answer all calls, at once: nothing is started, nothing is lost."""

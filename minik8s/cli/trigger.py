@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from minik8s.cli.connection import Cluster
-from minik8s.cli.verb import verb
+from minik8s.cli.verb import complete_functions, verb
 
 GATEWAY_OPTION = click.option("--gateway", default="", help="URL of a gateway (default: what nodes tell).")
 
@@ -37,7 +37,7 @@ def payload(text: str | None, option: str = "-d") -> tuple[bytes, str]:
 
 
 @verb()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_functions)
 @click.option("-d", "--data", default="{}", show_default=True, help="Parameters: JSON, @FILE, or - for standard input.")
 @GATEWAY_OPTION
 def trigger(cluster: Cluster, name: str, data: str, gateway: str) -> None:

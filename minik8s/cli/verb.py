@@ -159,6 +159,10 @@ def complete_pods(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return _completed(ctx, lambda cluster: cluster.kinds.find("pods"), incomplete)
 
 
+def complete_functions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _completed(ctx, lambda cluster: cluster.kinds.find("functions.faas.minik8s.io"), incomplete)
+
+
 def complete_targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Kinds for the first word, names of that kind after it; `kind/na` completes the name."""
     given = ctx.params.get(param.name or "") or ()

@@ -26,7 +26,7 @@ ROOT = Path("/var/lib/minik8s/environments")
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Cluster]:
-    async with cluster(nodes=0) as it:
+    async with cluster(nodes=0, functions=False) as it:
         informers = Informers(it.client)
         recorder = Recorder(it.client, "environment-controller")
         controller = EnvironmentController(it.client, informers, recorder, ROOT, "runtime:1")
