@@ -16,16 +16,18 @@ from minik8s.faas import runtime_image
 
 def build(output: Path | None) -> None:
     name = runtime_image.image_name()
-    if output is not None:
-        with output.open("wb") as file:
-            runtime_image.write(file)
-        click.echo(f"{name} is in {output}: docker load -i {output}")
-        return
-    with tempfile.TemporaryFile() as file:
-        runtime_image.write(file)
-        file.seek(0)
-        try:
-            docker("load", "--quiet", stdin=file)
-        except DockerError as error:
-            raise click.ClickException(str(error)) from None
+    try:
+        if output is not None:
+            with output.open("wb") as file:
+                runtime_image.write(file)
+            click.echo(f"{name} is in {output}: docker load -i {output}")
+            return
+        with tempfile.TemporaryFile() as archive:
+            runtime_image.write(archive)
+            archive.seek(0)
+            docker("load", "--quiet", stdin=archive)
+    except (DockerError, runtime_image.ImageError) as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"{output or 'the archive'} cannot be written: {error.strerror}") from None
     click.echo(f"made {name}")
