@@ -31,6 +31,7 @@ class Part(NamedTuple):
 
 PARTS = {
     "dashboard": Part("dashboard_listen", "off", "the web page on the master's port 8080"),
+    "functions": Part("functions", False, "Functions, their gateway and their queue"),
     "gpu-jobs": Part("gpu_jobs", False, "GpuJobs on Slurm clusters"),
     "host-dns": Part("host_dns", False, "the cluster's names on this host itself", on=True),
     "ingress": Part("ingress", "off", "nginx for Ingress and DNS objects"),

@@ -90,8 +90,11 @@ class Calls:
 
 
 @asynccontextmanager
-async def open_calls(config: Config, handler: Handler, informers: Informers) -> AsyncIterator[Calls]:
-    """Raises StoreError for a queue that cannot be used."""
+async def open_calls(config: Config, handler: Handler, informers: Informers) -> AsyncIterator[Calls | None]:
+    """None where functions are switched off. Raises StoreError for a queue that cannot be used."""
+    if not config.functions:
+        yield None
+        return
     async with AsyncExitStack() as stack:
         queue: CallQueue = MemoryQueue()
         if config.store != "memory":

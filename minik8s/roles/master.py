@@ -35,12 +35,14 @@ from minik8s.controllers import build as build_controllers
 from minik8s.controllers.certificates import CertificateController
 from minik8s.controllers.settings import Settings
 from minik8s.faas.admission import WorkflowDefinitions
+from minik8s.faas.perform import NoFunctions
 from minik8s.faas.queue.triggers import TriggerSchedules
 from minik8s.hpc import build as build_hpc
 from minik8s.hpc.endpoints import JobFiles
 from minik8s.log import get_logger
 from minik8s.pki import names_of
 from minik8s.roles.calls import Calls, open_calls
+from minik8s.roles.functions import Functions, open_functions
 from minik8s.roles.identity import MasterIdentity, master_identity
 from minik8s.roles.listening import listening_at
 from minik8s.roles.renewal import Credentials
@@ -83,6 +85,7 @@ class Master:
         self._config = config
         self.identity = identity
         self._cache = cache
+        self.functions: Functions | None = None
         self.workflows: Workflows | None = None
         self.calls: Calls | None = None
         self._allocator = ServiceAllocator(cache, config.service_cidr)
@@ -170,6 +173,7 @@ class Master:
             ("scheduler", scheduler.run()),
             ("certificates", self.credentials.run()),
             ("kubelets", self.kubelets.run()),
+            *(self.functions.activities() if self.functions is not None else ()),
             *(self.workflows.activities() if self.workflows is not None else ()),
             *(self.calls.activities() if self.calls is not None else ()),
         ]
@@ -195,10 +199,12 @@ async def open_master(config: Config, identity: MasterIdentity) -> AsyncIterator
     async with open_store(config.store, data_dir=config.data_dir) as store, WatchCache(store) as cache:
         master = Master(config, identity, cache)
         await master.begin()
-        async with (
-            open_calls(config, master.handler, master.informers) as master.calls,
-            open_workflows(config, master.handler, master.informers, master.calls.functions) as master.workflows,
-        ):
+        async with AsyncExitStack() as stack:
+            master.functions = open_functions(config, master.handler, master.informers)
+            master.calls = await stack.enter_async_context(open_calls(config, master.handler, master.informers))
+            functions = master.calls.functions if master.calls is not None else NoFunctions()
+            workflows = open_workflows(config, master.handler, master.informers, functions)
+            master.workflows = await stack.enter_async_context(workflows)
             yield master
 
 

@@ -1,0 +1,385 @@
+"""Pods for functions: gateways tell what is in flight, `scale.py` says how many pods that asks for, and here they are
+taken from a pool, made, or let go.
+
+What gateways have told is in memory alone. After a restart a function keeps the pods it has, as if they had been busy
+until now, and gateways tell anew within a second: nothing is lost, and nothing is cut off.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets as randomness
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from minik8s.api.errors import Invalid, NotFound, StatusError
+from minik8s.api.kinds.environment import POOL_LABEL
+from minik8s.api.kinds.function import LABEL, PROCESS, Function
+from minik8s.api.kinds.functionrevision import SHAPE_LABEL, SHARED, FunctionRevision, FunctionRevisionSpec
+from minik8s.api.kinds.node import Node
+from minik8s.api.kinds.pod import Pod
+from minik8s.api.meta import is_true
+from minik8s.api.resource import Json
+from minik8s.client.base import JSON_PATCH, Client
+from minik8s.client.controller import Controller
+from minik8s.client.informer import Informer, Informers
+from minik8s.client.recorder import Recorder
+from minik8s.clock import Clock, system_clock
+from minik8s.controllers.ownership import index_by_controller, owner_reference
+from minik8s.controllers.pod_control import PodControl, namespace_is_ending
+from minik8s.controllers.pod_facts import is_finished, is_ready
+from minik8s.controllers.status import difference, only_status_changed
+from minik8s.controllers.templates import ALPHABET
+from minik8s.faas.functions import pods, revisions, scale
+from minik8s.faas.functions.controller import BY_FUNCTION, crowd_of, history_of, index_by_function, runtime_key
+from minik8s.faas.functions.pods import Make
+from minik8s.faas.functions.scale import Bounds, Decision, Sample, Seen
+
+SILENT = 2.5  # seconds after which a gateway's last word does not count: it tells every second while there is something
+RETELL = 10.0  # seconds between two writes that tell of another rule, but not of other numbers
+FORGOTTEN = 5.0  # seconds without a call after which pods that get no more traffic go
+BY_POOL = "function pool"  # index of pods: namespace/environment hash
+
+
+class Demand(NamedTuple):
+    """What a gateway tells of one function and shape."""
+
+    function: str  # namespace/name
+    shape: str
+    concurrency: float  # calls in flight on average since it told last, held ones included
+    waiting: int  # calls that are held now
+    requests: int  # since it told last
+
+
+class _Told(NamedTuple):
+    at: float
+    load: float
+    waiting: int
+
+
+@dataclass
+class _Group:
+    """Pods of one shape: what is known of how busy they are, and what was decided last."""
+
+    samples: deque[Sample] = field(default_factory=deque)
+    told: dict[tuple[str, str], _Told] = field(default_factory=dict)  # by gateway and function
+    busy: float = 0.0
+    desired: int = 0
+    panic_until: float = 0.0
+    live: bool = False
+    near: set[str] = field(default_factory=set)  # nodes whose gateways hold calls
+
+
+class _Want(NamedTuple):
+    """What one shape of a crowd is for."""
+
+    revision: FunctionRevision  # any of that shape
+    bounds: Bounds
+    called: bool  # some share of calls goes there
+    loading: str = ""  # a revision that waits for its trial
+
+
+class Workshop:
+    """Makes pods: the parts that are the same for functions and for pools."""
+
+    def __init__(self, client: Client, *, image: str, environments: str) -> None:
+        self.client = client
+        self.image = image
+        self._environments = environments
+
+    def make(self, spec: FunctionRevisionSpec) -> Make:
+        return Make(
+            spec.shape, spec.environmentHash, spec.image or self.image, msgspec.to_builtins(spec.resources),
+            spec.nodeSelector, spec.serviceAccountName,
+        )  # fmt: skip
+
+    async def pods(self, make: Make, namespace: str, prefix: str, count: int) -> list[Json]:
+        key = await runtime_key(self.client)
+        return [
+            pods.pod(make, f"{prefix}-{_five()}", namespace, key=key, root=self._environments) for _ in range(count)
+        ]
+
+
+def _five() -> str:
+    return "".join(randomness.choice(ALPHABET) for _ in range(5))
+
+
+def lost_nodes(nodes: Informer[Node]) -> set[str]:
+    return {node.metadata.name for node in nodes.list() if not _is_up(node)}
+
+
+def index_by_pool(informer: Informer[Pod]) -> None:
+    def keys(pod: Pod) -> list[str]:
+        name = pod.metadata.labels.get(POOL_LABEL)
+        return [f"{pod.metadata.namespace}/{name}"] if name else []
+
+    informer.add_index(BY_POOL, keys)
+
+
+class Scaler(Controller):
+    """Keys are crowds: namespace/function, or namespace/Shared for the functions that share pods."""
+
+    name = "function-scaler"
+
+    def __init__(
+        self, client: Client, informers: Informers, recorder: Recorder, workshop: Workshop, clock: Clock = system_clock
+    ) -> None:
+        super().__init__(client, informers)
+        self._workshop = workshop
+        self._recorder = recorder
+        self._clock = clock
+        self._groups: dict[str, dict[str, _Group]] = {}  # crowd -> shape -> group
+        self._functions = informers.of(Function)
+        self._revisions = informers.of(FunctionRevision)
+        self._pods = informers.of(Pod)
+        self._nodes = informers.of(Node)
+        index_by_function(self._pods)
+        index_by_pool(self._pods)
+        index_by_controller(self._revisions)
+        self._control = PodControl(client, self._pods, recorder)
+        self._told: dict[str, tuple[str, float]] = {}  # by uid: which rule was told of, and when
+        self._taken: set[str] = set()  # uids of pods of pools that are being claimed
+        self._functions.on_change(self._function_changed)
+        self._revisions.on_change(self._revision_changed)
+        self._pods.on_change(self._pod_changed)
+        self._nodes.on_change(self._node_changed)
+
+    # -- what to look at
+
+    def _function_changed(self, old: Function | None, new: Function | None) -> None:
+        told = old is not None and new is not None and old.status.traffic == new.status.traffic
+        if not (told and only_status_changed(old, new)):
+            for each in (old, new):
+                if each is not None:
+                    self.queue.add(crowd_of(each))
+        if new is None and old is not None:
+            self._told.pop(old.metadata.uid, None)
+
+    def _revision_changed(self, old: FunctionRevision | None, new: FunctionRevision | None) -> None:
+        revision = new or old
+        if revision is not None:
+            name = SHARED if revision.spec.isolation == PROCESS else revision.spec.function
+            self.queue.add(f"{revision.metadata.namespace}/{name}")
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        for pod in (old, new):
+            if pod is not None and LABEL in pod.metadata.labels:
+                self.queue.add(f"{pod.metadata.namespace}/{pod.metadata.labels[LABEL]}")
+        if new is None and old is not None:
+            self._taken.discard(old.metadata.uid)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if old is None or new is None or _is_up(old) != _is_up(new):
+            for crowd in self._groups:
+                self.queue.add(crowd)
+
+    def tell(self, gateway: str, demands: Iterable[Demand]) -> None:
+        """What a gateway has in flight; wakes what may need pods at once."""
+        now = self._clock()
+        for demand in demands:
+            function = self._functions.by_key(demand.function)
+            if function is None:
+                continue
+            crowd = crowd_of(function)
+            group = self._groups.setdefault(crowd, {}).setdefault(demand.shape, _Group())
+            load = demand.concurrency / _unit(function)
+            group.told[gateway, demand.function] = _Told(now, load, demand.waiting)
+            if demand.concurrency or demand.waiting or demand.requests:
+                group.busy = now
+            group.near = {gateway} if demand.waiting else set()
+            total = sum(told.load for told in group.told.values() if now - told.at < SILENT)
+            group.samples.append(Sample(now, total))
+            while group.samples[0].at < now - scale.STABLE:
+                group.samples.popleft()
+            self.queue.add(crowd)
+
+    # -- one crowd
+
+    async def reconcile(self, key: str) -> float | None:
+        namespace, _, name = key.partition("/")
+        members = self._members(namespace, name)
+        mine = self._pods.by_index(BY_FUNCTION, key)
+        if not members:
+            self._groups.pop(key, None)
+            await self._remove(self._stranded(mine))
+            return None
+        wants = self._wants(members)
+        groups = self._groups.setdefault(key, {})
+        lost, now = lost_nodes(self._nodes), self._clock()
+        decisions: dict[str, Decision] = {}
+        for shape in {*wants, *groups, *(pod.metadata.labels.get(SHAPE_LABEL, "") for pod in mine)}:
+            alive = [pod for pod in mine if pod.metadata.labels.get(SHAPE_LABEL) == shape]
+            counting = [pod for pod in pods.counting(alive, lost) if not self._control.is_going(pod)]
+            want = wants.get(shape)
+            group = self._group(groups, shape, len(counting), now, live=want is not None and want.called)
+            decision = self._decide(group, want, sum(map(is_ready, counting)), now)
+            if decision is None:
+                groups.pop(shape)
+            else:
+                decisions[shape] = decision
+            desired = decision.desired if decision is not None else 0
+            await self._remove([pod for pod in alive if is_finished(pod)])
+            if want is not None and desired > len(counting):
+                await self._add(members, want, name, desired - len(counting), group.near)
+            elif desired < len(counting):
+                await self._remove(pods.first_to_go(counting, len(counting) - desired))
+        await self._tell(members, key, {shape: decisions[shape] for shape in wants}, lost)
+        return min((each.again for each in decisions.values() if each.again is not None), default=None)
+
+    def _members(self, namespace: str, name: str) -> list[Function]:
+        if name == SHARED:
+            sharing = (each for each in self._functions.list(namespace) if each.spec.isolation == PROCESS)
+            return sorted((each for each in sharing if not each.deleting), key=lambda each: each.metadata.name)
+        function = self._functions.get(namespace, name)
+        return [function] if function and not function.deleting and function.spec.isolation != PROCESS else []
+
+    def _stranded(self, mine: Iterable[Pod]) -> list[Pod]:
+        """Pods whose owner runs elsewhere now. Those whose owners are gone are the garbage collector's."""
+        functions = (self._functions.list(pod.metadata.namespace) for pod in mine)
+        living = {each.metadata.uid for found in functions for each in found if not each.deleting}
+        return [pod for pod in mine if living & {owner.uid for owner in pod.metadata.ownerReferences}]
+
+    def _wants(self, members: list[Function]) -> dict[str, _Want]:
+        """The shapes that calls go to, or that somebody's newest revision is of."""
+        found: dict[str, _Want] = {}
+        for function in members:
+            for shape, want in self._wants_of(function).items():
+                found[shape] = _both(found[shape], want) if shape in found else want
+        return found
+
+    def _wants_of(self, function: Function) -> dict[str, _Want]:
+        history, scaling = history_of(self._revisions, function), function.spec.scale
+        percents = {share.revision: share.percent for share in function.status.traffic}
+        found: dict[str, _Want] = {}
+        for shape in {each.spec.shape for each in history if each.metadata.name in percents or each is history[-1]}:
+            fitting = [each for each in history if each.spec.shape == shape]
+            percent = sum(percents.get(each.metadata.name, 0) for each in fitting)
+            least = math.ceil(scaling.minReplicas * percent / 100)
+            bounds = Bounds(least, scaling.maxReplicas, scaling.idleSeconds, _unit(function))
+            tried = [each.metadata.name for each in fitting if each is history[-1] and revisions.undecided(each)]
+            found[shape] = _Want(fitting[-1], bounds, percent > 0, "".join(tried))
+        return found
+
+    def _group(self, groups: dict[str, _Group], shape: str, count: int, now: float, *, live: bool) -> _Group:
+        group = groups.get(shape)
+        if group is None:
+            group = groups[shape] = _Group(desired=count, busy=now if count else 0.0)
+            if count:  # this process has just begun: what is there was needed
+                group.samples.append(Sample(now, count))
+        if live and not group.live and not group.samples:
+            # Calls move here from pods of another shape: so many are needed here, too.
+            busiest = max(groups.values(), key=lambda other: other.desired)
+            group.samples.extend(busiest.samples)
+            group.busy = max(group.busy, busiest.busy)
+        group.live = live
+        return group
+
+    def _decide(self, group: _Group, want: _Want | None, ready: int, now: float) -> Decision | None:
+        """None for what has neither traffic nor calls any more."""
+        waiting = sum(told.waiting for told in group.told.values() if now - told.at < SILENT)
+        if want is None:
+            if now - group.busy >= FORGOTTEN and not waiting:
+                return None
+            return Decision(group.desired, "Draining", "calls end on what has no traffic", 0.0, scale.TICK)
+        if want.loading:
+            group.busy = now  # its first call is likely to follow
+        seen = Seen(now, group.samples, waiting, group.busy, ready, group.desired, group.panic_until, want.loading)
+        decision = scale.decide(seen, want.bounds)
+        group.desired, group.panic_until = decision.desired, decision.panic_until
+        return decision
+
+    # -- pods
+
+    async def _add(self, members: list[Function], want: _Want, name: str, count: int, near: set[str]) -> None:
+        spec, namespace = want.revision.spec, want.revision.metadata.namespace
+        missing = count - await self._claim(members, spec, name, count, near)
+        if missing <= 0:
+            return
+        made = await self._workshop.pods(self._workshop.make(spec), namespace, name.lower(), missing)
+        owners = self._owners(members)
+        documents = [pods.for_function(each, name, spec.shape, owners) for each in made]
+        outcome = await self._control.create(members[0], documents)
+        if outcome.error is not None and not namespace_is_ending(outcome.error):
+            raise outcome.error
+
+    async def _claim(
+        self, members: list[Function], spec: FunctionRevisionSpec, name: str, count: int, near: set[str]
+    ) -> int:
+        """Take up to `count` idle pods of the same shape; how many there were."""
+        namespace = members[0].metadata.namespace
+        idle = self._pods.by_index(BY_POOL, f"{namespace}/{spec.environmentHash}")
+        fitting = [pod for pod in idle if pod.metadata.labels.get(SHAPE_LABEL) == spec.shape]
+        free = [
+            each for each in pods.counting(fitting, lost_nodes(self._nodes)) if each.metadata.uid not in self._taken
+        ]
+        done, newest = 0, 0
+        for pod in pods.best(free, near)[:count]:
+            self._taken.add(pod.metadata.uid)
+            patch = pods.claim(spec.environmentHash, name, spec.shape, self._owners(members))
+            try:
+                taken = await self.client.patch(Pod, pod.metadata.name, namespace, patch, content_type=JSON_PATCH)
+            except (Invalid, NotFound):
+                continue  # gone, or somebody else's since
+            except StatusError:
+                self._taken.discard(pod.metadata.uid)
+                raise
+            done, newest = done + 1, max(newest, int(taken.metadata.resourceVersion))
+            self._recorder.event(members[0], "Normal", "SuccessfulClaim", f"Claimed idle pod: {pod.metadata.name}")
+        if newest:
+            await self._pods.caught_up(str(newest))
+        return done
+
+    def _owners(self, members: list[Function]) -> list[Json]:
+        """The function that manages its pods; all that share them, none of which manages."""
+        references = [owner_reference(each, self.client.resource(Function)) for each in members]
+        if len(members) == 1 and members[0].spec.isolation != PROCESS:
+            return references
+        return [reference | {"controller": False, "blockOwnerDeletion": False} for reference in references]
+
+    async def _remove(self, going: list[Pod]) -> None:
+        for pod in going:
+            owners = (self._functions.get(pod.metadata.namespace, each.name) for each in pod.metadata.ownerReferences)
+            outcome = await self._control.delete(next(filter(None, owners), pod), [pod])
+            if outcome.error is not None:
+                raise outcome.error
+
+    # -- status
+
+    async def _tell(self, members: list[Function], key: str, decisions: dict[str, Decision], lost: set[str]) -> None:
+        desired = sum(each.desired for each in decisions.values())
+        ready = sum(map(is_ready, pods.counting(self._pods.by_index(BY_FUNCTION, key), lost)))
+        busiest = max(decisions.values(), key=lambda each: each.desired, default=None)
+        kind, reason = (busiest.kind, busiest.reason) if busiest is not None else ("", "")
+        for function in members:
+            status, meta, now = function.status, function.metadata, self._clock()
+            told_kind, told_at = self._told.get(meta.uid, ("", 0.0))
+            other = told_kind != kind and now - told_at >= RETELL
+            if (status.replicas, status.desiredReplicas) == (ready, desired) and (status.reason and not other):
+                continue  # the same number for the same reason, in other figures: not worth a write each second
+            self._told[meta.uid] = kind, now
+            patch = difference(status, replace(status, replicas=ready, desiredReplicas=desired, reason=reason))
+            if patch is not None:
+                body = {"metadata": {"uid": meta.uid}, "status": patch}
+                written = await self.client.patch(Function, meta.name, meta.namespace, body, subresource="status")
+                await self._functions.caught_up(written.metadata.resourceVersion)
+
+
+def _unit(function: Function) -> float:
+    """How many calls one pod is meant to have in flight."""
+    return function.spec.concurrency * function.spec.scale.targetUtilization / 100
+
+
+def _both(one: _Want, other: _Want) -> _Want:
+    """Of two functions that share pods."""
+    a, b = one.bounds, other.bounds
+    bounds = Bounds(max(a.least, b.least), max(a.most, b.most), max(a.idle, b.idle))
+    return _Want(other.revision, bounds, one.called or other.called, one.loading or other.loading)
+
+
+def _is_up(node: Node) -> bool:
+    return is_true(node.status.conditions, "Ready")
