@@ -95,6 +95,16 @@ def check(packed: bytes) -> None:
         pass
 
 
+def unpack(packed: bytes, folder: Path) -> None:
+    """Write the files of a tar.gz below `folder`, which must be empty. Raises BadArchive."""
+    for file in _guarded(_of_tar(gzip.GzipFile(fileobj=io.BytesIO(packed))), "the archive"):
+        path = folder / clean_name(file.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("xb") as made:
+            made.write(file.data)
+        path.chmod(0o755 if file.executable else 0o644)
+
+
 def read(path: Path) -> Iterator[File]:
     """The files of a zip or a tar (plain, gzip, bzip2, xz), but those that nobody wants. Raises BadArchive."""
     if zipfile.is_zipfile(path):

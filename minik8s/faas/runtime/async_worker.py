@@ -1,0 +1,430 @@
+"""Code on an event loop: many calls at a time. A call is cancelled when its client goes, or when its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Any
+
+from minik8s.faas.runtime import http1, output
+from minik8s.faas.runtime.answers import Answer, call, piece, render
+from minik8s.faas.runtime.asgi import Lifespan, scope_of
+from minik8s.faas.runtime.board import ANSWERING, IDLE, READING, Board
+from minik8s.faas.runtime.calls import Caller, failed
+from minik8s.faas.runtime.channel import receive, tell
+from minik8s.faas.runtime.contracts import Contract
+from minik8s.faas.runtime.http1 import Incoming, Reader, Refused
+from minik8s.faas.runtime.settings import Settings
+
+AHEAD = 256 * 2**10  # bytes of a body that are read before the application asks for them
+
+
+class _Gone(Exception):
+    """The client is not there any more."""
+
+
+def serve(
+    contract: Contract, lifespan: Lifespan | None, settings: Settings, channel: socket.socket, board: Board
+) -> None:
+    """Returns when the supervisor says that it is enough, or is gone."""
+    loop = lifespan.loop if lifespan else asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(_Worker(contract, lifespan, settings, channel, board).run())
+
+
+class _Worker:
+    def __init__(
+        self, contract: Contract, lifespan: Lifespan | None, settings: Settings, channel: socket.socket, board: Board
+    ) -> None:
+        self.caller = Caller(contract, settings)
+        self.lifespan = lifespan
+        self.settings = settings
+        self.channel = channel
+        self.board = board
+        self.retiring = False
+        self.tasks: set[asyncio.Task[None]] = set()  # calls, and what applications do after their answers
+        self.connections: set[_Connection] = set()
+        self._enough = asyncio.Event()
+
+    async def run(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.loop.add_reader(self.channel.fileno(), self._told)
+        await self._enough.wait()
+        self.loop.remove_reader(self.channel.fileno())
+        self.retiring = True
+        for connection in self.connections:
+            connection.rest()
+        while self.tasks:
+            await asyncio.wait(self.tasks)
+        if self.lifespan is not None:
+            await self.lifespan.shutdown()
+
+    def _told(self) -> None:
+        message = receive(self.channel)
+        if message is None or message[1] is None:
+            self._enough.set()
+            return
+        sock, slot = message[1], int(message[0]["slot"])
+        sock.setblocking(False)
+        self.own(self.loop.create_task(self._taken(sock, slot)))
+
+    async def _taken(self, sock: socket.socket, slot: int) -> None:
+        await self.loop.connect_accepted_socket(lambda: _Connection(self, slot), sock)
+
+    def own(self, task: asyncio.Task[None]) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, worker: _Worker, slot: int) -> None:
+        self._worker = worker
+        self._slot = slot
+        self._early = worker.caller.contract.name == "asgi"
+        self._reader = Reader(worker.settings.max_body_bytes, early=self._early)
+        self._task: asyncio.Task[None] | None = None
+        self._request: Incoming | None = None  # the one that is being answered
+        self._arrived = asyncio.Event()  # of more of its body, or of the connection's end
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._lost = False
+        self._late: asyncio.TimerHandle | None = None
+        self._refused: Refused | None = None
+
+    # -- what asyncio tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        # Anything unsent counts: the process may be told to end as soon as a call has its whole answer sent.
+        transport.set_write_buffer_limits(high=0)
+        self._worker.connections.add(self)
+        if self._worker.retiring:
+            self.rest()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self._task is None:
+            self._worker.board.mark(self._slot, READING)
+        try:
+            self._reader.feed(data)
+        except Refused as refused:
+            self._refused = refused
+        current = self._reader.current
+        if current is not None and current.expects:
+            current.expects = False
+            self._transport.write(http1.CONTINUE)
+        self._arrived.set()
+        if self._ahead():
+            self._transport.pause_reading()
+        self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._arrived.set()
+        self._writable.set()
+        if self._late:
+            self._late.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self._worker.connections.discard(self)
+        tell(self._worker.channel, closed=self._slot)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # -- one request after the other
+
+    def _ahead(self) -> bool:
+        """Enough is here that nobody has asked for yet."""
+        waiting = self._request is not None and sum(map(len, self._request.parts)) > AHEAD
+        return waiting if self._early and not self._reader.ready else bool(self._reader.ready)
+
+    def _go_on(self) -> None:
+        if self._task is not None or self._lost:
+            return
+        if self._late:
+            self._late.cancel()
+            self._late = None
+        if self._reader.ready:
+            self._request = self._reader.ready.popleft()
+            self._task = self._worker.loop.create_task(self._serve(self._request))
+            self._worker.own(self._task)
+            self._task.add_done_callback(self._served)
+        elif self._refused:
+            self._end(http1.error(self._refused.status, "BadRequest", str(self._refused), close=True))
+        elif self._reader.idle:
+            self._worker.board.mark(self._slot, IDLE)
+            self.rest() if self._worker.retiring else self._transport.resume_reading()
+        else:
+            self._transport.resume_reading()
+            seconds = self._worker.settings.timeout_seconds
+            self._late = self._worker.loop.call_later(seconds, self._transport.abort)
+
+    def rest(self) -> None:
+        """The worker ends: what nobody has read stays for another one."""
+        if self._task is None and self._reader.idle:
+            self._transport.pause_reading()
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        request, self._task, self._request = self._request, None, None
+        if self._lost:
+            return
+        whole = request is not None and request.complete
+        if task.cancelled() or task.exception() or request is None or not request.keep_alive or not whole:
+            self._transport.close()
+        else:
+            self._go_on()
+
+    def _end(self, answer: bytes) -> None:
+        """The supervisor takes what the client may still send: closing now would destroy the answer on its way."""
+        self._transport.write(answer)
+        tell(self._worker.channel, linger=self._slot)
+        self._transport.close()
+
+    # -- one call
+
+    async def _serve(self, request: Incoming) -> None:
+        caller, worker = self._worker.caller, self._worker
+        refusal = caller.refusal(request)
+        if refusal is not None:
+            request.keep_alive = False
+            await self._write(refusal)
+            tell(worker.channel, linger=self._slot)
+            return
+        worker.board.call(self._slot)
+        printing = output.Printing(caller.call_id(request))
+        output.asynchronous.set(printing)
+        limit = asyncio.timeout(worker.settings.timeout_seconds)
+        try:
+            async with limit:
+                await self._called(request)
+        except _Gone:
+            request.keep_alive = False
+        except TimeoutError:
+            await self._too_late(request)
+        finally:
+            printing.flush()
+
+    async def _too_late(self, request: Incoming) -> None:
+        request.keep_alive = False
+        if self._worker.board.read(self._slot).state != ANSWERING:
+            seconds = self._worker.settings.timeout_seconds
+            await self._write(http1.error(504, "Timeout", f"the call took more than {seconds:g} s", close=True))
+
+    async def _called(self, request: Incoming) -> None:
+        caller = self._worker.caller
+        if caller.contract.name == "asgi":
+            await self._application(request)
+            return
+        answer = await self._answer(request)
+        body = answer.body
+        if isinstance(body, bytes):
+            self._answering()
+            await self._write(caller.whole(answer, request))
+        else:
+            await self._stream(request, answer, _pieces(body))
+
+    async def _answer(self, request: Incoming) -> Answer:
+        caller = self._worker.caller
+        deadline = self._worker.loop.time() + caller.settings.timeout_seconds
+        try:
+            result = call(caller.contract, caller.settings, caller.request(request), deadline)
+            if asyncio.iscoroutine(result) or isinstance(result, asyncio.Future) or hasattr(result, "__await__"):
+                result = await result
+            return render(result, caller.contract, caller.settings)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # the code's own, sys.exit() among them
+            return failed(error)
+
+    async def _stream(self, request: Incoming, answer: Answer, pieces: AsyncIterator[Any]) -> None:
+        caller = self._worker.caller
+        first = await _next(pieces)
+        if isinstance(first, Answer):  # nothing is sent yet, so the error can be told as one
+            self._answering()
+            await self._write(caller.whole(first, request))
+            return
+        chunked = request.version != "1.0"
+        request.keep_alive = request.keep_alive and chunked
+        self._answering()
+        await self._write(caller.head(answer, request, close=not request.keep_alive, chunked=chunked))
+        if request.method == "HEAD":
+            return
+        value = first
+        try:
+            while value is not None:
+                if isinstance(value, Answer):
+                    request.keep_alive = False  # the missing last chunk tells the client
+                    return
+                data = value if isinstance(value, bytes) else b""
+                if data:
+                    await self._write(http1.chunk(data) if chunked else data)
+                value = await _next(pieces)
+        finally:
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                await close()
+        if chunked:
+            await self._write(http1.LAST_CHUNK)
+
+    def _answering(self) -> None:
+        self._worker.board.mark(self._slot, ANSWERING)
+
+    async def _write(self, data: bytes) -> None:
+        """Raises _Gone."""
+        if not self._lost:
+            self._transport.write(data)
+            await self._writable.wait()
+        if self._lost:
+            raise _Gone
+
+    # -- ASGI
+
+    async def _application(self, request: Incoming) -> None:
+        """Returns when the answer is sent in full; what the application does then goes on without us."""
+        exchange = _Exchange(self, request, self._worker.caller)
+        lifespan = self._worker.lifespan
+        scope = scope_of(request, lifespan.state if lifespan else {})
+        running = asyncio.ensure_future(self._worker.caller.contract.target(scope, exchange.receive, exchange.send))
+        finished = asyncio.ensure_future(exchange.finished.wait())
+        self._worker.own(running)
+        try:
+            await asyncio.wait({running, finished}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            running.cancel()
+            raise
+        finally:
+            finished.cancel()
+        if running.done():
+            await exchange.ended(None if running.cancelled() else running.exception())
+
+    async def more(self, request: Incoming) -> None:
+        """Wait for more of the request's body."""
+        self._transport.resume_reading()
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    async def put(self, data: bytes) -> None:
+        self._answering()
+        await self._write(data)
+
+    @property
+    def lost(self) -> bool:
+        return self._lost or self._refused is not None
+
+
+class _Exchange:
+    """What one call of an application may receive and send."""
+
+    def __init__(self, connection: _Connection, request: Incoming, caller: Caller) -> None:
+        self._connection = connection
+        self._request = request
+        self._caller = caller
+        self._given = False  # the whole body was given
+        self._start: dict[str, Any] | None = None
+        self._chunked = False
+        self._begun = False
+        self.finished = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        request = self._request
+        while not request.parts and not request.complete and not self._connection.lost:
+            await self._connection.more(request)
+        if self._given:
+            while not self._connection.lost and not self.finished.is_set():
+                await self._connection.more(request)
+            return {"type": "http.disconnect"}
+        if self._connection.lost and not request.complete:
+            return {"type": "http.disconnect"}
+        body, request.parts = request.body, []
+        self._given = request.complete
+        return {"type": "http.request", "body": body, "more_body": not request.complete}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "http.response.start" and self._start is None:
+            self._start = message
+        elif kind == "http.response.body" and self._start is not None and not self.finished.is_set():
+            await self._body(self._start, bytes(message.get("body", b"")), more=bool(message.get("more_body")))
+        else:
+            raise RuntimeError(f"ASGI: unexpected message {kind!r}")
+
+    async def _body(self, start: dict[str, Any], body: bytes, *, more: bool) -> None:
+        request = self._request
+        data = b""
+        if not self._begun:
+            self._begun = True
+            data = self._head(start, None if more else len(body))
+            if not more:
+                data += b"" if request.method == "HEAD" else body
+        if request.method != "HEAD" and (more or self._chunked):
+            if body:
+                data += http1.chunk(body) if self._chunked else body
+            data += b"" if more or not self._chunked else http1.LAST_CHUNK
+        try:
+            if data:
+                await self._connection.put(data)
+        except _Gone:
+            if more:
+                return  # as the specification has it: no error, the application learns it by receiving
+        if not more:
+            self.finished.set()
+
+    def _head(self, start: dict[str, Any], length: int | None) -> bytes:
+        request = self._request
+        headers = [(bytes(name).lower(), bytes(value)) for name, value in start.get("headers", ())]
+        said = next((value for name, value in headers if name == b"content-length"), b"")
+        if length is None and said.isdigit():
+            length = int(said)
+        self._chunked = length is None and request.version != "1.0"
+        if (length is None and not self._chunked) or not request.complete:
+            request.keep_alive = False
+        keep = [pair for pair in headers if pair[0] not in (b"content-length", b"transfer-encoding", b"connection")]
+        if request.method == "HEAD" and said.isdigit():
+            length = int(said)
+        head = http1.head(start["status"], keep, length=length, close=not request.keep_alive)
+        return head if length is not None or self._chunked else head.replace(b"transfer-encoding: chunked\r\n", b"")
+
+    async def ended(self, error: BaseException | None) -> None:
+        """The application has returned, or raised."""
+        if self.finished.is_set():
+            return
+        answer = failed(error or RuntimeError("the ASGI application returned without an answer"))
+        if self._begun:
+            self._request.keep_alive = False
+        else:
+            if not self._request.complete:
+                self._request.keep_alive = False
+            await self._connection.put(self._caller.whole(answer, self._request))
+
+
+async def _pieces(body: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+    """Bytes; at last an Answer that tells of an error of the code's."""
+    try:
+        if isinstance(body, AsyncIterable):
+            async for value in body:
+                yield piece(value)
+        else:
+            for value in body:
+                yield piece(value)
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as error:  # the code's
+        yield failed(error)
+    finally:
+        close = getattr(body, "aclose", None)
+        if close is not None:
+            with contextlib.suppress(RuntimeError):
+                await close()
+
+
+async def _next(pieces: AsyncIterator[Any]) -> Any:
+    """None at the end."""
+    return await anext(pieces, None)

@@ -1,0 +1,25 @@
+"""The way between supervisor and worker: a packet is a small JSON object, with a connection where one is lent."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+
+def tell(channel: socket.socket, **what: object) -> None:
+    """Of a worker, to the supervisor, which always listens."""
+    channel.send(json.dumps(what).encode())
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], socket.socket | None] | None:
+    """The supervisor's next message, with the connection in it if it is one; None once there is no supervisor."""
+    data, descriptors, _, _ = socket.recv_fds(channel, 4096, 4)
+    if not data:
+        return None
+    return json.loads(data), socket.socket(fileno=descriptors[0]) if descriptors else None
+
+
+def lend(channel: socket.socket, slot: int, sock: socket.socket) -> None:
+    """Raises OSError where the worker's buffer is full."""
+    socket.send_fds(channel, [json.dumps({"slot": slot}).encode()], [sock.fileno()])

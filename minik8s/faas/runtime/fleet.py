@@ -1,0 +1,393 @@
+"""Revisions and their workers: who is forked for what, which worker gets a connection, and who has to end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from minik8s.faas.runtime import http1, worker
+from minik8s.faas.runtime.board import ANSWERING, CALLING, IDLE, Board
+from minik8s.faas.runtime.channel import lend
+from minik8s.faas.runtime.connection import Connection
+from minik8s.faas.runtime.processes import kill_orphans, kill_tree
+from minik8s.faas.runtime.settings import Settings
+
+OVERDUE: Final = 0.5  # seconds after its timeout at which a worker that is still in a call is killed
+LOADING: Final = 60.0  # seconds that an import may take
+UNUSED: Final = 60.0  # seconds without a call after which a revision is dropped, if it is not the newest
+SPARE: Final = 30.0  # seconds without a connection after which a worker beyond `workers` is ended
+LAST_WORDS: Final = 0.1  # seconds to write them
+RETIRING: Final = 5.0  # seconds from the end of the last call for which a worker may tidy up
+
+
+class Worker:
+    """The supervisor's side of a worker process."""
+
+    def __init__(self, pid: int, channel: socket.socket, revision: Revision) -> None:
+        self.pid = pid
+        self.channel = channel
+        self.revision = revision
+        self.connections: dict[int, Connection] = {}  # by slot
+        self.loaded = False
+        self.born = self.free_since = time.monotonic()
+        self.doomed = 0.0
+        self.kill_at: float | None = None  # set once it has been told to end
+        self.overdue = False  # it was told to write down where it hangs, and is killed a moment later
+
+
+class Revision:
+    """`waiting` are connections on which somebody waits for the verdict."""
+
+    def __init__(self, settings: Settings, folder: Path, uid: int | None) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.uid = uid
+        self.workers: list[Worker] = []
+        self.waiting: list[Connection] = []
+        self.contract = ""  # "" until the first worker has loaded it
+        self.asynchronous = False
+        self.seconds = 0.0
+        self.used = time.monotonic()
+        self.calls = 0  # of connections that have ended
+        self.failures = 0  # workers in a row that could not load what loaded once
+        self.retry_at = 0.0
+        self.trouble = ""
+
+    @property
+    def most(self) -> int:
+        """How many processes it may have."""
+        wanted = self.settings.workers
+        return wanted if self.asynchronous else max(wanted, self.settings.concurrency)
+
+    @property
+    def serving(self) -> list[Worker]:
+        return [each for each in self.workers if each.kill_at is None and not each.overdue]
+
+
+class Fleet:
+    """What it calls: `returned` with a connection that nobody has begun to serve; `ended` with one that is to be
+    closed; `answered` with one whose verdict was sent; `watch` and `unwatch` for a worker's channel. Nothing blocks."""
+
+    def __init__(
+        self,
+        board: Board,
+        root: Path,
+        *,
+        first_uid: int | None,
+        returned: Callable[[Connection], None],
+        ended: Callable[[Connection], None],
+        answered: Callable[[Connection], None],
+        watch: Callable[[Worker], None],
+        unwatch: Callable[[Worker], None],
+    ) -> None:
+        self.revisions: dict[str, Revision] = {}
+        self._board = board
+        self._root = root
+        self._returned, self._ended, self._answered = returned, ended, answered
+        self._watch, self._unwatch = watch, unwatch
+        self._workers: dict[int, Worker] = {}  # by pid, until they are reaped
+        self._first_uid = first_uid
+        self._over = False
+        self._uids: dict[str, int] = {}
+
+    # -- revisions
+
+    def newest(self) -> Revision | None:
+        loaded = [each for each in self.revisions.values() if each.contract]
+        return max(loaded, key=lambda each: (len(each.settings.revision), each.settings.revision), default=None)
+
+    def load(self, settings: Settings, archive: bytes, connection: Connection) -> None:
+        """Answers on the connection when there is a verdict."""
+        revision = self.revisions.get(settings.revision)
+        if revision is None:
+            self._end_orphans()
+            folder = self._root / settings.revision
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o755)
+            uid = self._uid(settings)
+            if uid is not None:
+                os.chown(folder, uid, uid)
+            revision = self.revisions[settings.revision] = Revision(settings, folder, uid)
+            self._fork(revision, archive)
+        if revision.contract:
+            connection.say(_loaded(revision))
+            self._answered(connection)
+        else:
+            revision.waiting.append(connection)
+
+    def waits(self, connection: Connection) -> bool:
+        """Whether it is for the verdict on a revision that the connection waits."""
+        return any(connection in each.waiting for each in self.revisions.values())
+
+    def unload(self, name: str) -> bool:
+        revision = self.revisions.pop(name, None)
+        if revision is None:
+            return False
+        for each in revision.serving:
+            self._retire(each)
+        if not revision.workers:
+            shutil.rmtree(revision.folder, ignore_errors=True)
+        return True
+
+    def _uid(self, settings: Settings) -> int | None:
+        """Each function of a pod has a user of its own, all its workers the same."""
+        if self._first_uid is None:
+            return None
+        key = f"{settings.namespace}/{settings.function}"
+        return self._uids.setdefault(key, self._first_uid + len(self._uids))
+
+    # -- workers
+
+    def _fork(self, revision: Revision, archive: bytes | None = None) -> Worker:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            worker.run(worker.Job(revision.settings, revision.folder, archive, revision.uid, self._board),
+                       theirs.fileno())  # fmt: skip
+        theirs.close()
+        ours.setblocking(False)
+        made = self._workers[pid] = Worker(pid, ours, revision)
+        revision.workers.append(made)
+        self._watch(made)
+        return made
+
+    def lend(self, connection: Connection, revision: Revision) -> bool:
+        """Give the connection to a worker. False if none can take it now."""
+        if revision.retry_at > time.monotonic() and not revision.serving:
+            text = f"a worker of {revision.settings.revision} could not load what loaded before: {revision.trouble}"
+            connection.say(http1.error(503, "LoadError", text, [(b"retry-after", b"1")], close=True))
+            connection.until = time.monotonic()
+            self._ended(connection)
+            return True
+        chosen = self._choose(revision)
+        try:
+            lend(chosen.channel, connection.slot, connection.sock)
+        except OSError:  # its buffer is full, or it is just ending
+            return False
+        connection.worker = chosen
+        chosen.connections[connection.slot] = connection
+        revision.used = time.monotonic()
+        return True
+
+    def _choose(self, revision: Revision) -> Worker:
+        least = min(revision.serving, key=lambda each: len(each.connections), default=None)
+        if least is None or (least.connections and len(revision.serving) < revision.most and revision.contract):
+            return self._fork(revision)
+        return least
+
+    def told(self, who: Worker) -> None:
+        """A worker has something to say."""
+        while True:
+            try:
+                data = who.channel.recv(64 * 1024)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:  # it ends; SIGCHLD tells the rest
+                self._unwatch(who)
+                return
+            self._heard(who, json.loads(data))
+
+    def _heard(self, who: Worker, message: dict[str, Any]) -> None:
+        revision = who.revision
+        if "loaded" in message:
+            who.loaded, revision.failures = True, 0
+            if not revision.contract:
+                revision.used = time.monotonic()
+                revision.contract, revision.asynchronous = message["loaded"], message["asynchronous"]
+                revision.seconds = message["seconds"]
+                self._verdict(revision, _loaded(revision))
+                for _ in range(revision.settings.workers - len(revision.serving)):
+                    self._fork(revision)
+        elif "failed" in message:
+            revision.trouble = message["failed"]
+        elif "linger" in message:
+            connection = who.connections.get(message["linger"])
+            if connection is not None:
+                connection.until = time.monotonic()
+        elif "closed" in message:
+            connection = who.connections.pop(message["closed"], None)
+            if connection is not None:
+                self._count(who.revision, connection)
+                self._ended(connection)
+            who.free_since = time.monotonic()
+
+    def _verdict(self, revision: Revision, answer: bytes) -> None:
+        for connection in revision.waiting:
+            connection.say(answer)
+            self._answered(connection)
+        revision.waiting.clear()
+
+    def _retire(self, who: Worker) -> None:
+        with contextlib.suppress(OSError):
+            who.channel.send(b"{}")
+        who.kill_at = time.monotonic() + RETIRING
+
+    # -- ends
+
+    def reap(self) -> None:
+        """Children have ended: workers, or what dead workers have left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            who = self._workers.pop(pid, None)
+            if who is not None:
+                self.told(who)  # its last words
+                self._gone(who, status)
+                self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        kill_orphans(self._workers)
+
+    def _gone(self, who: Worker, status: int) -> None:
+        revision = who.revision
+        revision.workers.remove(who)
+        self._unwatch(who)
+        who.channel.close()
+        why = _cause(status, overdue=who.overdue)
+        known = self.revisions.get(revision.settings.revision) is revision
+        if not known:
+            if not revision.workers:
+                shutil.rmtree(revision.folder, ignore_errors=True)
+        elif not revision.contract:
+            self._refuse(revision, revision.trouble or f"while it was imported {why}")
+        elif not who.loaded:
+            revision.failures += 1
+            revision.trouble = revision.trouble or why
+            revision.retry_at = time.monotonic() + min(30.0, 0.5 * 2**revision.failures)
+        for connection in who.connections.values():
+            self._count(revision, connection)
+            if self._board.read(connection.slot).state == IDLE:
+                self._returned(connection)
+                continue
+            if not connection.until:
+                self._lost(connection, who, why)
+            self._ended(connection)
+        if known and not self._over and revision.contract and revision.retry_at <= time.monotonic():
+            for _ in range(revision.settings.workers - len(revision.serving)):
+                self._fork(revision)
+
+    def _refuse(self, revision: Revision, trouble: str) -> None:
+        del self.revisions[revision.settings.revision]
+        shutil.rmtree(revision.folder, ignore_errors=True)
+        self._verdict(revision, http1.json_answer(422, {"reason": "LoadError", "message": trouble}))
+
+    def _lost(self, connection: Connection, who: Worker, why: str) -> None:
+        """The worker has died in the midst of this connection's call."""
+        record = self._board.read(connection.slot)
+        if record.state != ANSWERING:
+            limit = who.revision.settings.timeout_seconds
+            late = who.overdue and record.state == CALLING and time.monotonic() - record.since >= limit
+            kind = "Timeout" if late else "WorkerLost"
+            text = "the call took too long" if late else f"the process of the call {why}"
+            connection.say(http1.error(504 if late else 502, kind, text, close=True))
+        connection.until = time.monotonic()
+
+    def _count(self, revision: Revision, connection: Connection) -> None:
+        record = self._board.read(connection.slot)
+        revision.calls += record.calls
+        revision.used = max(revision.used, record.since)
+        connection.worker = None
+
+    # -- what time brings
+
+    def in_flight(self, revision: Revision | None = None) -> int:
+        return sum(
+            self._board.read(slot).state != IDLE
+            for who in self._workers.values() if revision in (None, who.revision) for slot in who.connections
+        )  # fmt: skip
+
+    def check(self, now: float) -> float:
+        """Kill and drop what is due; when to look again."""
+        soonest = now + (1.0 if any(who.connections for who in self._workers.values()) else 5.0)
+        for who in list(self._workers.values()):
+            soonest = min(soonest, self._check_worker(who, now))
+        newest = self.newest()
+        for name, revision in list(self.revisions.items()):
+            if revision.contract and revision is not newest and now - self._used(revision) >= UNUSED:
+                self.unload(name)
+        return soonest
+
+    def _used(self, revision: Revision) -> float:
+        times = [self._board.read(slot).since for who in revision.workers for slot in who.connections]
+        busy = time.monotonic() if revision.workers and self.in_flight(revision) else 0.0
+        return max([revision.used, busy, *times])
+
+    def _check_worker(self, who: Worker, now: float) -> float:
+        due = list(self._deadlines(who))
+        if due and min(due) <= now:
+            if who.overdue:
+                kill_tree(who.pid)
+                return now + 1.0
+            self._doom(who, now)
+            return now + LAST_WORDS
+        spare = len(who.revision.serving) > who.revision.settings.workers and not who.connections
+        if spare and who.loaded and who.kill_at is None and now - who.free_since >= SPARE:
+            self._retire(who)
+        return min(due, default=now + 5.0)
+
+    def _deadlines(self, who: Worker) -> Iterator[float]:
+        limit = who.revision.settings.timeout_seconds + OVERDUE
+        records = [self._board.read(slot) for slot in who.connections]
+        if who.overdue:
+            yield who.doomed
+            return
+        calls = [record.since + limit for record in records if record.state in (CALLING, ANSWERING)]
+        yield from calls
+        if not who.loaded:
+            yield who.born + max(LOADING, who.revision.settings.timeout_seconds)
+        if who.kill_at is not None and not calls:
+            yield who.kill_at
+
+    def _doom(self, who: Worker, now: float) -> None:
+        who.overdue, who.doomed = True, now + LAST_WORDS
+        if not who.loaded and not who.revision.contract:
+            who.revision.trouble = f"the import took more than {LOADING:.0f} seconds"
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(who.pid, signal.SIGUSR1)  # where it hangs, in the log
+
+    def retire_all(self) -> bool:
+        """Whether workers are left. Asked again and again at the end of the supervisor's life."""
+        self._over = True
+        for who in self._workers.values():
+            if who.kill_at is None:
+                self._retire(who)
+        return bool(self._workers)
+
+    def described(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "revision": name, "function": each.settings.function, "contract": each.contract,
+                "workers": len(each.workers), "connections": sum(len(who.connections) for who in each.workers),
+                "inFlight": self.in_flight(each),
+                "calls": each.calls + sum(self._board.read(s).calls for who in each.workers for s in who.connections),
+            }
+            for name, each in sorted(self.revisions.items())
+        ]  # fmt: skip
+
+
+def _loaded(revision: Revision) -> bytes:
+    return http1.json_answer(200, {"contract": revision.contract, "seconds": round(revision.seconds, 6)})
+
+
+def _cause(status: int, *, overdue: bool) -> str:
+    if overdue:
+        return "was ended because a call took too long"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        hint = ", perhaps for the memory it used" if number == signal.SIGKILL else ""
+        return f"was ended by signal {number} ({signal.Signals(number).name}{hint})"
+    return f"exited with status {os.WEXITSTATUS(status)}"

@@ -1,0 +1,274 @@
+"""The first process of a function's pod: it accepts, looks, hands over, and keeps the workers in order.
+
+One loop over epoll, which never blocks and never runs user code. A connection at the door is watched by edges, for its
+request is only looked at and stays readable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+from typing import Final
+
+from minik8s.faas.runtime import http1
+from minik8s.faas.runtime.board import Board
+from minik8s.faas.runtime.calls import not_loaded
+from minik8s.faas.runtime.connection import LINGER, Connection, wanted
+from minik8s.faas.runtime.control import MAX_LOAD, Control
+from minik8s.faas.runtime.fleet import Fleet, Worker
+from minik8s.faas.runtime.http1 import MAX_HEAD, Reader, Refused
+from minik8s.faas.runtime.processes import adopt_orphans
+
+QUIET: Final = 2.0  # seconds without a call after which one that was told to end does so
+RETRY: Final = 0.05  # seconds until a connection that no worker could take is offered again
+_DOOR: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+
+
+class Supervisor:
+    def __init__(self, listener: socket.socket, token_sha256: str, root: Path, first_uid: int | None) -> None:
+        self._listener = listener
+        self._board = Board()
+        self._poll = select.epoll()
+        self._handlers: dict[int, Callable[[], None]] = {}
+        self._lingering: list[Connection] = []
+        self._waiting: list[Connection] = []  # for a worker that can take them
+        self._fleet = Fleet(
+            self._board, root, first_uid=first_uid, returned=self._next, ended=self._ended, answered=self._next,
+            watch=self._watch, unwatch=self._unwatch,
+        )  # fmt: skip
+        self._control = Control(self._fleet, token_sha256)
+        self._stopping = False
+        self._quiet_since = 0.0
+
+    def run(self) -> None:
+        """Returns when SIGTERM was heard and nothing has been going on for QUIET seconds."""
+        wake = self._signals()
+        self._add(self._listener.fileno(), self._accept, select.EPOLLIN)
+        self._add(wake.fileno(), lambda: self._signalled(wake), select.EPOLLIN)
+        gc.collect()
+        gc.freeze()  # what is here now is shared with the workers, as long as nobody touches it
+        look = time.monotonic() + 5.0
+        while True:
+            events = self._poll.poll(max(0.0, look - time.monotonic()))
+            for fd, _ in events:
+                if fd in self._handlers:
+                    self._handlers[fd]()
+            now = time.monotonic()
+            if now >= look or not events:
+                look = self._look(now)
+                if look == 0.0:
+                    return
+            elif self._waiting or self._stopping:
+                look = min(look, now + RETRY)
+            else:
+                look = min(look, now + 1.0)
+
+    # -- signals and time
+
+    def _signals(self) -> socket.socket:
+        wake, written = socket.socketpair()
+        wake.setblocking(False)
+        written.setblocking(False)
+        self._written = written
+        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        return wake
+
+    def _signalled(self, wake: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            numbers = wake.recv(4096)
+            if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+                self._stopping, self._quiet_since = True, time.monotonic()
+        self._fleet.reap()
+
+    def _look(self, now: float) -> float:
+        """When to look again; 0.0: never, it is over."""
+        soonest = self._fleet.check(now)
+        for connection in [each for each in self._lingering if each.until <= now]:
+            self._drop(connection)
+        if self._lingering:
+            soonest = min(soonest, *(each.until for each in self._lingering))
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            self._door(connection)
+        if self._waiting:
+            soonest = min(soonest, now + RETRY)
+        if self._stopping:
+            if self._fleet.in_flight():
+                self._quiet_since = now
+            if now - self._quiet_since >= QUIET and not self._fleet.retire_all():
+                return 0.0
+            soonest = min(soonest, now + 0.1)
+        return soonest
+
+    # -- what is watched
+
+    def _add(self, fd: int, handler: Callable[[], None], events: int) -> None:
+        self._handlers[fd] = handler
+        self._poll.register(fd, events)
+
+    def _remove(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def _watch(self, who: Worker) -> None:
+        self._add(who.channel.fileno(), lambda: self._fleet.told(who), select.EPOLLIN)
+
+    def _unwatch(self, who: Worker) -> None:
+        if who.channel.fileno() >= 0:
+            self._remove(who.channel.fileno())
+
+    # -- connections
+
+    def _accept(self) -> None:
+        for _ in range(64):
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            slot = self._board.allot()
+            if slot is None:
+                with contextlib.suppress(OSError):
+                    sock.send(http1.error(503, "Unavailable", "too many connections", close=True))
+                sock.close()
+                continue
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._next(Connection(sock, slot))
+
+    def _next(self, connection: Connection) -> None:
+        """The connection's next request is waited for, at the door."""
+        fd = connection.sock.fileno()
+        reader = connection.reader
+        if reader is not None and not reader.idle:  # it was sent behind the last one
+            self._converse(connection)
+            return
+        connection.reader = None
+        self._remove(fd)
+        self._add(fd, lambda: self._door(connection), _DOOR)
+        self._door(connection)
+
+    def _door(self, connection: Connection) -> None:
+        data = connection.peek()
+        if data is None:
+            return
+        if not data:
+            self._drop(connection)
+            return
+        own, name = wanted(data)
+        if own:
+            connection.reader = Reader(MAX_LOAD)
+            self._remove(connection.sock.fileno())
+            self._add(connection.sock.fileno(), lambda: self._converse(connection), select.EPOLLIN)
+            self._converse(connection)
+        elif len(data) == MAX_HEAD and b"\r\n\r\n" not in data:
+            connection.say(http1.error(431, "BadRequest", "the request's head is too large", close=True))
+            self._linger(connection)
+        else:
+            self._hand_over(connection, name)
+
+    def _hand_over(self, connection: Connection, name: str) -> None:
+        revision = self._fleet.revisions.get(name) if name else self._fleet.newest()
+        if revision is None:
+            connection.say(not_loaded(name))
+            self._linger(connection)
+            return
+        self._remove(connection.sock.fileno())
+        if not self._fleet.lend(connection, revision):
+            self._waiting.append(connection)
+
+    def _ended(self, connection: Connection) -> None:
+        """A worker is through with it, or nobody else can be."""
+        if connection.until:
+            self._linger(connection)
+        else:
+            self._drop(connection)
+
+    def _converse(self, connection: Connection) -> None:
+        reader = connection.reader
+        assert reader is not None
+        data = connection.take() if not reader.ready else None
+        if data == b"":
+            self._forget_waiting(connection)
+            self._drop(connection)
+            return
+        try:
+            if data:
+                reader.feed(data)
+        except Refused as refused:
+            connection.say(http1.error(refused.status, "BadRequest", str(refused), close=True))
+            self._linger(connection)
+            return
+        if reader.current is not None and reader.current.expects:
+            reader.current.expects = False
+            connection.say(http1.CONTINUE)
+        if reader.ready and not self._fleet.waits(connection):
+            request = reader.ready.popleft()
+            answer = self._control.answer(request, connection)
+            if answer is not None:
+                connection.say(answer)
+                self._next(connection) if request.keep_alive else self._linger(connection)
+
+    def _forget_waiting(self, connection: Connection) -> None:
+        for revision in self._fleet.revisions.values():
+            if connection in revision.waiting:
+                revision.waiting.remove(connection)
+
+    def _linger(self, connection: Connection) -> None:
+        """The answer is sent, the connection ends: what still comes is thrown away for a while."""
+        with contextlib.suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_WR)
+        connection.until = time.monotonic() + LINGER
+        self._lingering.append(connection)
+        self._remove(connection.sock.fileno())
+        self._add(connection.sock.fileno(), lambda: self._discard(connection), select.EPOLLIN)
+
+    def _discard(self, connection: Connection) -> None:
+        if connection.take() == b"":
+            self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        if connection in self._lingering:
+            self._lingering.remove(connection)
+        self._remove(connection.sock.fileno())
+        connection.close()
+        self._board.release(connection.slot)
+
+
+def listen(port: int) -> socket.socket:
+    """Raises OSError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("0.0.0.0", port))
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+def main(environ: MutableMapping[str, str], paths: list[str]) -> None:
+    """`paths` is sys.path; the folder of the environment's packages is put first. With FUNCTION_FIRST_UID set, user
+    code runs as that user, the pod's second function as the next one. What is meant for us leaves `environ`."""
+    import hashlib
+
+    token = environ.pop("FUNCTION_TOKEN", "")
+    digest = environ.pop("FUNCTION_TOKEN_SHA256", "") or (hashlib.sha256(token.encode()).hexdigest() if token else "")
+    folder = environ.pop("FUNCTION_ENVIRONMENT", "/environment")
+    uid = environ.pop("FUNCTION_FIRST_UID", "")
+    first_uid = int(uid) if uid and os.geteuid() == 0 else None
+    if os.path.isdir(folder):
+        paths.insert(0, folder)
+    adopt_orphans()
+    os.umask(0o022)
+    with tempfile.TemporaryDirectory(prefix="functions-") as root:
+        os.chmod(root, 0o711)  # noqa: S103  # other users' code lies below
+        Supervisor(listen(int(environ.pop("FUNCTION_PORT", "8080"))), digest, Path(root), first_uid).run()

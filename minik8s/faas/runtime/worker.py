@@ -1,0 +1,93 @@
+"""A worker's life: forked off the supervisor, it loads one revision, says so, and serves what it is lent."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import time
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+from minik8s.archives import BadArchive, unpack
+from minik8s.faas.runtime import async_worker, output, sync_worker
+from minik8s.faas.runtime.answers import traceback_of
+from minik8s.faas.runtime.asgi import Lifespan
+from minik8s.faas.runtime.board import Board
+from minik8s.faas.runtime.channel import tell
+from minik8s.faas.runtime.contracts import Contract, LoadError, load, prepare
+from minik8s.faas.runtime.processes import become_worker
+from minik8s.faas.runtime.settings import Settings
+
+CHANNEL = 3  # the file descriptor of the way to the supervisor, in every worker
+
+
+class Job(NamedTuple):
+    """What a worker is forked for. `archive` is given to the first of a revision only: it unpacks for the others."""
+
+    settings: Settings
+    folder: Path
+    archive: bytes | None
+    uid: int | None
+    board: Board
+
+
+def run(job: Job, channel_fd: int) -> None:
+    """Never returns: it is called in the forked child, on top of what the supervisor was doing."""
+    status = 1
+    try:
+        channel = _alone(job, channel_fd)
+        contract = _load(job, channel)
+        if contract is not None:
+            _serve(job, *contract, channel)
+            status = 0
+    except BaseException:  # whatever it is, it must not unwind into the supervisor's frames below
+        os.write(2, f"a worker of {job.settings.revision} has failed:\n{traceback.format_exc()}".encode())
+    finally:
+        os._exit(status)
+
+
+def _alone(job: Job, channel_fd: int) -> socket.socket:
+    """Away with what belongs to the supervisor. Its objects stay, unused, so that nothing closes our descriptors."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    os.dup2(channel_fd, CHANNEL, inheritable=False) if channel_fd != CHANNEL else None
+    os.closerange(CHANNEL + 1, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+    become_worker(job.settings.revision, job.uid)
+    output.capture()
+    faulthandler.enable(2)  # a crash in native code tells where
+    faulthandler.register(signal.SIGUSR1, 2)  # sent before an overdue worker is killed
+    return socket.socket(fileno=CHANNEL)
+
+
+def _load(job: Job, channel: socket.socket) -> tuple[Contract, Lifespan | None] | None:
+    """None if it failed, which then is told."""
+    begun = time.monotonic()
+    lifespan = None
+    try:
+        if job.archive is not None:
+            unpack(job.archive, job.folder)
+        prepare(job.folder, job.settings.env)
+        contract = load(job.folder, job.settings.handler)
+        if contract.name == "asgi":
+            lifespan = Lifespan(contract.target)
+            lifespan.startup()
+    except (LoadError, BadArchive) as error:
+        tell(channel, failed=f"{type(error).__name__}: {error}")
+        return None
+    except BaseException as error:  # SystemExit too: importing it is what the code does not survive
+        tell(channel, failed=traceback_of(error))
+        return None
+    output.now[0].flush()
+    tell(channel, loaded=contract.name, asynchronous=contract.asynchronous, seconds=time.monotonic() - begun)
+    return contract, lifespan
+
+
+def _serve(job: Job, contract: Contract, lifespan: Lifespan | None, channel: socket.socket) -> None:
+    if contract.asynchronous:
+        async_worker.serve(contract, lifespan, job.settings, channel, job.board)
+    else:
+        sync_worker.serve(contract, job.settings, channel, job.board)
