@@ -18,6 +18,9 @@ def networks(text: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
+EVERYWHERE = networks("0.0.0.0/0,::/0")
+
+
 class Egress:
     """`own` are addresses of this machine; `allowed` networks go before every rule."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from minik8s.api.kinds.job import RESOURCE as JOB
 from minik8s.api.kinds.workflowrun import RESOURCE as RUN
 from minik8s.client.base import Client
 from minik8s.faas import object_task, resources
@@ -17,6 +18,7 @@ from minik8s.faas.workflow.errors import StateError
 from minik8s.faas.workflow.execution import Task
 
 Acting = Callable[[str, str], Client]  # (namespace, ServiceAccount) -> a client with its rights
+Tail = Callable[[Client, Json], Awaitable[str]]  # the last lines that a Job's pod said before it failed
 
 
 class Functions(Protocol):
@@ -40,10 +42,11 @@ def key(run: Header, task: Task) -> str:
 
 
 class Performer:
-    def __init__(self, functions: Functions, http: HttpTasks, acting: Acting) -> None:
+    def __init__(self, functions: Functions, http: HttpTasks, acting: Acting, tail: Tail) -> None:
         self.functions = functions
         self._http = http
         self._acting = acting
+        self._tail = tail
 
     async def __call__(self, run: Header, task: Task) -> Any:
         resource = resources.parse(task.resource)  # was checked when the workflow was stored
@@ -67,7 +70,15 @@ class Performer:
     async def _object(self, client: Client, resource: Resource, run: Header, task: Task) -> Any:
         kind = object_task.kind_named(client.scheme, resource.name)
         made = await object_task.make(client, kind, object_task.dressed(kind, run, task))
-        return _result(await object_task.ended(client, kind, made) if resource.sync else made)
+        if not resource.sync:
+            return _result(made)
+        try:
+            return _result(await object_task.ended(client, kind, made))
+        except StateError as error:
+            said = await self._tail(client, made) if kind is JOB else ""
+            if not said:
+                raise
+            raise StateError(error.error, f"{error.cause}; the last lines of its log:\n{said}") from None
 
 
 def _result(obj: Json) -> Json:

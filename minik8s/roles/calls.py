@@ -16,7 +16,7 @@ from minik8s.client.base import Client
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.config import Config
-from minik8s.faas.egress import Egress, networks
+from minik8s.faas.egress import EVERYWHERE, Egress, networks
 from minik8s.faas.outbound import Outbound
 from minik8s.faas.queue.api import QueueApi
 from minik8s.faas.queue.caller import FunctionCaller, gateways
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 FILE = "functions.db"
 CONTROLLER = User("system:function-caller", (MASTERS, AUTHENTICATED))
-EVERYWHERE = networks("0.0.0.0/0,::/0")  # gateways are on nodes, this one too
 
 
 class Calls:
@@ -60,7 +59,7 @@ class Calls:
             return ssl.create_default_context(cafile=str(config.path("pki", "ca.crt")))
 
         own = Egress({config.ip, config.advertised}, networks(config.workflow_http_allow))
-        self._inside = Outbound(Egress(allowed=EVERYWHERE), context=trust)
+        self._inside = Outbound(Egress(allowed=EVERYWHERE), context=trust)  # gateways are on nodes, this one too
         self._outside = Outbound(own, service)
         self.functions = FunctionCaller(
             lambda: gateways(nodes.list(), config.name), self._inside, self._outside, seconds

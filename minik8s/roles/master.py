@@ -203,7 +203,8 @@ async def open_master(config: Config, identity: MasterIdentity) -> AsyncIterator
             master.functions = open_functions(config, master.handler, master.informers)
             master.calls = await stack.enter_async_context(open_calls(config, master.handler, master.informers))
             functions = master.calls.functions if master.calls is not None else NoFunctions()
-            workflows = open_workflows(config, master.handler, master.informers, functions)
+            kubelets = master.kubelets.context
+            workflows = open_workflows(config, master.handler, master.informers, functions, kubelets)
             master.workflows = await stack.enter_async_context(workflows)
             yield master
 

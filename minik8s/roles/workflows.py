@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.service import Service
 from minik8s.api.kinds.workflowrun import WorkflowRun
 from minik8s.apiserver.auth import AUTHENTICATED, MASTERS, SERVICE_ACCOUNT_PREFIX, SERVICE_ACCOUNTS, User
@@ -18,8 +20,9 @@ from minik8s.client.recorder import Recorder
 from minik8s.config import Config
 from minik8s.faas.api import WorkflowApi
 from minik8s.faas.controller import WorkflowRunController
-from minik8s.faas.egress import Egress, networks
+from minik8s.faas.egress import EVERYWHERE, Egress, networks
 from minik8s.faas.http_task import HttpTasks
+from minik8s.faas.job_logs import JobLogs
 from minik8s.faas.outbound import Outbound
 from minik8s.faas.perform import Functions, Performer
 from minik8s.faas.run_log import MemoryLog, RunLog
@@ -36,8 +39,9 @@ class Workflows:
     """`functions` is what calls the cluster's functions."""
 
     def __init__(
-        self, config: Config, handler: Handler, informers: Informers, history: RunLog, functions: Functions
-    ) -> None:
+        self, config: Config, handler: Handler, informers: Informers, history: RunLog, functions: Functions,
+        kubelets: ssl.SSLContext,
+    ) -> None:  # fmt: skip
         client = Client(LoopbackTransport(handler, CONTROLLER))
         services = informers.of(Service)
 
@@ -52,7 +56,9 @@ class Workflows:
 
         egress = Egress({config.ip, config.advertised}, networks(config.workflow_http_allow))
         self._outbound = Outbound(egress, service)
-        self.performer = Performer(functions, HttpTasks(self._outbound), acting)
+        self._to_nodes = Outbound(Egress(allowed=EVERYWHERE), context=lambda: kubelets)
+        logs = JobLogs(informers.of(Node), self._to_nodes)
+        self.performer = Performer(functions, HttpTasks(self._outbound), acting, logs.tail)
         tokens = Tokens()
         self.runner = Runner(history, self.performer, elsewhere=tokens.elsewhere)
         tokens.runner = self.runner
@@ -70,6 +76,7 @@ class Workflows:
         return [
             ("workflows", self.runner.run()),
             ("workflow tasks", self._outbound.run()),
+            ("logs of workflow tasks", self._to_nodes.run()),
             ("recorder workflow-controller", self._recorder.run()),
             (self._controller.name, self._controller.run()),
         ]
@@ -77,7 +84,7 @@ class Workflows:
 
 @asynccontextmanager
 async def open_workflows(
-    config: Config, handler: Handler, informers: Informers, functions: Functions
+    config: Config, handler: Handler, informers: Informers, functions: Functions, kubelets: ssl.SSLContext
 ) -> AsyncIterator[Workflows | None]:
     """None where they are switched off. Raises StoreError for a log that cannot be used."""
     if not config.workflows:
@@ -87,4 +94,4 @@ async def open_workflows(
         history: RunLog = MemoryLog()
         if config.store != "memory":
             history = await stack.enter_async_context(SqliteLog(config.path(FILE)))
-        yield Workflows(config, handler, informers, history, functions)
+        yield Workflows(config, handler, informers, history, functions, kubelets)

@@ -11,9 +11,11 @@ import pytest
 import pytest_asyncio
 
 from minik8s.api.errors import Conflict, Invalid, NotFound, StatusError
+from minik8s.api.kinds.job import Job
 from minik8s.api.kinds.rbac import RoleBinding
 from minik8s.api.kinds.workflow import RESOURCE, Workflow
 from minik8s.api.kinds.workflowrun import ENDED, WorkflowRun
+from minik8s.client.base import Client
 from minik8s.faas.workflow.errors import StateError
 from minik8s.metrics import REGISTRY
 from minik8s.testing import Cluster, cluster
@@ -319,8 +321,6 @@ async def test_a_run_cannot_be_changed(it: Cluster) -> None:
 
 
 async def test_objects_are_made_and_followed_to_their_end(it: Cluster) -> None:
-    from minik8s.api.kinds.job import Job
-
     await allow(it, "edit")
     job = {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}
     await define(it, "w", one({"Type": "Task", "Resource": "k8s:job.sync", "Parameters": job}))
@@ -332,6 +332,25 @@ async def test_objects_are_made_and_followed_to_their_end(it: Cluster) -> None:
     status = (await ended(it)).status
     assert status.phase == "Succeeded", status
     assert status.output["metadata"]["name"] == made.metadata.name
+
+
+async def test_a_job_that_fails_is_told_with_its_last_words(it: Cluster) -> None:
+    assert it.master.workflows is not None
+
+    async def tail(client: Client, job: Json) -> str:
+        return f"Traceback of {job['kind']}"
+
+    it.master.workflows.performer._tail = tail
+    await allow(it, "edit")
+    job = {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}
+    await define(it, "w", one({"Type": "Task", "Resource": "k8s:job.sync", "Parameters": job}))
+    await run(it, "w")
+    made = await it.until(Job, lambda each: True, "default")
+    told = {"status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}}
+    await it.client.patch(Job, made.metadata.name, "default", told, subresource="status")
+    status = (await ended(it)).status
+    assert (status.phase, status.error) == ("Failed", "States.TaskFailed")
+    assert "has failed: BackoffLimitExceeded; the last lines of its log:\nTraceback of Job" in status.cause
 
 
 def counted() -> dict[str, float]:
