@@ -24,17 +24,17 @@ ENVIRONMENTS = "environments"  # of each node's data folder
 CONTROLLER = User("system:function-controller", (MASTERS, AUTHENTICATED))
 
 
+def _image() -> str:
+    from minik8s.faas.runtime_image import image_name  # what makes images is not needed until there is a function
+
+    return image_name()
+
+
 class Functions:
     def __init__(self, config: Config, handler: Handler, informers: Informers) -> None:
-        from minik8s import __version__
-
         client = Client(LoopbackTransport(handler, CONTROLLER))
-        codes, image, environments = (
-            Codes(config.path(FOLDER)),
-            f"minik8s/function-python:{__version__}",
-            config.path(ENVIRONMENTS),
-        )
-        workshop = Workshop(client, image=image, environments=str(environments))
+        codes, environments = Codes(config.path(FOLDER)), config.path(ENVIRONMENTS)
+        workshop = Workshop(client, image=_image, environments=str(environments))
         self._recorder = recorder = Recorder(client, "function-controller")
         functions = FunctionController(client, informers, recorder, codes)
         scaler = Scaler(client, informers, recorder, workshop)
@@ -42,7 +42,7 @@ class Functions:
             functions,
             scaler,
             PoolController(client, informers, recorder, workshop, size=config.function_pool),
-            EnvironmentController(client, informers, recorder, environments, image),
+            EnvironmentController(client, informers, recorder, environments, _image),
         )
         api = FunctionApi(client, codes, arrived=functions.code_arrived, tell=scaler.tell)
         handler.extend(api.subresources(), api.virtuals())

@@ -7,7 +7,7 @@ rollback finds what it needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class EnvironmentController(Controller):
     name = "environment"
 
     def __init__(
-        self, client: Client, informers: Informers, recorder: Recorder, root: Path, image: str,
+        self, client: Client, informers: Informers, recorder: Recorder, root: Path, image: Callable[[], str],
         *, clock: Clock = system_clock,
     ) -> None:  # fmt: skip
         """`root`: the folder of environments on every node; `image`: what functions run in."""
@@ -193,7 +193,7 @@ class EnvironmentController(Controller):
                 self._recorder.event(environment, "Warning", "BuildFailed", text)
 
     async def _build(self, environment: Environment, node: str) -> None:
-        job = plan.job(environment, self._root, self._image, node=node)
+        job = plan.job(environment, self._root, self._image(), node=node)
         try:
             await self.client.create(Job, job, environment.metadata.namespace)
         except AlreadyExists:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets as randomness
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -87,14 +87,15 @@ class _Want(NamedTuple):
 class Workshop:
     """Makes pods: the parts that are the same for functions and for pools."""
 
-    def __init__(self, client: Client, *, image: str, environments: str) -> None:
+    def __init__(self, client: Client, *, image: Callable[[], str], environments: str) -> None:
+        """`image`: of functions without one of their own; `environments`: their folder on nodes."""
         self.client = client
-        self.image = image
+        self._image = image
         self._environments = environments
 
     def make(self, spec: FunctionRevisionSpec) -> Make:
         return Make(
-            spec.shape, spec.environmentHash, spec.image or self.image, msgspec.to_builtins(spec.resources),
+            spec.shape, spec.environmentHash, spec.image or self._image(), msgspec.to_builtins(spec.resources),
             spec.nodeSelector, spec.serviceAccountName,
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ async def running() -> AsyncIterator[Cluster]:
     async with cluster(nodes=0, functions=False) as it:
         informers = Informers(it.client)
         recorder = Recorder(it.client, "environment-controller")
-        controller = EnvironmentController(it.client, informers, recorder, ROOT, "runtime:1")
+        controller = EnvironmentController(it.client, informers, recorder, ROOT, lambda: "runtime:1")
         async with background(informers.run(), recorder.run(), controller.run()):
             for name in ("n1", "n2"):
                 await it.client.create(Node, {"metadata": {"name": name}})
