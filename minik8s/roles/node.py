@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -105,6 +106,15 @@ async def run_node(config: Config, identity: NodeIdentity | None, master: Master
             raise IdentityError(str(group.exceptions[0])) from None
 
 
+def _made_images(config: Config) -> dict[str, list[str]]:
+    """Images that this node makes of its own programs instead of pulling them."""
+    if not config.functions:
+        return {}
+    from minik8s.faas.runtime_image import image_name
+
+    return {image_name(): [sys.executable, "-m", "minik8s.faas.runtime_image"]}
+
+
 async def _real(
     config: Config,
     identity: NodeIdentity,
@@ -117,7 +127,7 @@ async def _real(
     """The parts of a node on a Docker Engine and this kernel's network."""
     from minik8s.runtime.docker import DockerRuntime
 
-    engine = DockerRuntime(identity.uid, docker_host=config.docker_host)
+    engine = DockerRuntime(identity.uid, docker_host=config.docker_host, made_images=_made_images(config))
     runtime = await _entered(engine, stack)
     netlink = await stack.enter_async_context(Netlink())
     nftables = await stack.enter_async_context(Nftables())

@@ -12,10 +12,10 @@ import json
 import math
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 from aiodocker import Docker, DockerError
@@ -52,11 +52,19 @@ _ACTIONS = ("create", "start", "die", "oom", "destroy")
 
 
 class DockerRuntime(DockerInventory, DockerStreams):
-    """`node_uid` marks what belongs to this agent. `silence`: see SILENCE."""
+    """`node_uid` marks what belongs to this agent. `silence`: see SILENCE. `made_images` are not pulled but made: by
+    name the command that writes one to its output, in the form of `docker save`."""
 
     def __init__(
-        self, node_uid: str, *, docker_host: str = "", limits: Limits | None = None, silence: float = SILENCE
+        self,
+        node_uid: str,
+        *,
+        docker_host: str = "",
+        limits: Limits | None = None,
+        silence: float = SILENCE,
+        made_images: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self.made_images = made_images or {}
         self._node_uid = node_uid
         self._host = docker_host or os.environ.get("DOCKER_HOST", "") or DEFAULT_HOST
         self._silence = silence
@@ -283,7 +291,7 @@ class DockerRuntime(DockerInventory, DockerStreams):
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        data: bytes | None = None,
+        data: bytes | IO[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         failure: type[RuntimeFailure] = RuntimeFailure,
         missing: type[RuntimeFailure] = NoSuchContainer,

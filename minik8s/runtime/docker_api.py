@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 
@@ -22,6 +22,8 @@ class DockerApi(ABC):
     address: Address
     version: str  # of the engine's API, as it stands in paths: v1.41
 
+    made_images: Mapping[str, Sequence[str]]  # by name: the command that writes it to its output, as `docker save` does
+
     @abstractmethod
     def request(
         self,
@@ -29,7 +31,7 @@ class DockerApi(ABC):
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        data: bytes | None = None,
+        data: bytes | IO[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         failure: type[RuntimeFailure] = RuntimeFailure,
         missing: type[RuntimeFailure] = NoSuchContainer,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import tempfile
+from asyncio.subprocess import PIPE
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -41,6 +44,9 @@ class DockerImages(DockerApi):
     async def pull(self, reference: str, auth: Sequence[RegistryAuth] = ()) -> ImageInfo:
         wanted = parse_reference(reference)
         attempts: list[RegistryAuth | None] = [*auth] or [None]
+        if str(wanted) in self.made_images:
+            await self._make(self.made_images[str(wanted)])
+            attempts = []
         for number, credentials in enumerate(attempts, 1):
             try:
                 await self._pull(wanted.name, wanted.version, credentials)
@@ -52,6 +58,26 @@ class DockerImages(DockerApi):
         if image is None:
             raise ImagePullFailed(f"the engine pulled {reference} and does not have it")
         return image
+
+    async def _make(self, command: Sequence[str]) -> None:
+        """In a process of its own: it takes seconds, and memory that the agent would keep."""
+        with tempfile.TemporaryFile() as archive:
+            process = await asyncio.create_subprocess_exec(*command, stdout=archive, stderr=PIPE)
+            try:
+                _, words = await process.communicate()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+            if process.returncode:
+                raise ImagePullFailed(f"the image cannot be made: {words.decode(errors='replace').strip()[-1000:]}")
+            archive.seek(0)
+            content = {"Content-Type": "application/x-tar"}
+            async with self.request(
+                "POST", "images/load", {"quiet": "1"}, data=archive, headers=content, failure=ImagePullFailed
+            ) as answer:
+                async for progress in json_lines(answer.content.iter_any()):
+                    if "error" in progress:
+                        raise ImagePullFailed(progress["error"])
 
     async def _pull(self, name: str, version: str, credentials: RegistryAuth | None) -> None:
         headers = {}
