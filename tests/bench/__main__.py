@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from tests.bench import api, dns, figures, fleet, hpc, node, pipeline, pod_network, services, workflows
+from tests.bench import api, dashboard, dns, figures, fleet, hpc, node, pipeline, pod_network, services, workflows
 from tests.bench.agent import BenchError
 from tests.bench.report import Result, table
 
@@ -25,6 +25,7 @@ GROUPS: tuple[tuple[Sequence[str], Callable[..., AsyncIterator[Result]]], ...] =
     (dns.NAMES, dns.measure),
     (figures.NAMES, figures.measure),
     (pipeline.NAMES, pipeline.measure),
+    (dashboard.NAMES, dashboard.measure),
     (workflows.NAMES, workflows.measure),
     (hpc.NAMES, hpc.measure),
 )

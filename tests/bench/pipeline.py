@@ -16,10 +16,11 @@ NAMES = ("metrics",)
 PODS = 100
 NODE = "measured"
 SETTLED = 35.0  # seconds: two rounds of the dashboard's history, three of the kubelet's figures
-PAGES = ("/metrics", "/apis/metrics.k8s.io/v1beta1/pods", "/apis/metrics.k8s.io/v1beta1/nodes") + tuple(
-    f"/api/v1/nodes/{NODE}/proxy/{page}"
-    for page in ("stats/summary", "metrics", "metrics/cadvisor", "metrics/resource")
-)
+KUBELETS = ("stats/summary", "metrics", "metrics/cadvisor", "metrics/resource")
+PAGES = (
+    "/metrics", "/apis/metrics.k8s.io/v1beta1/pods", "/apis/metrics.k8s.io/v1beta1/nodes",
+    *(f"/api/v1/nodes/{NODE}/proxy/{page}" for page in KUBELETS),
+)  # fmt: skip
 
 
 async def measure(names: Sequence[str], *, quick: bool) -> AsyncIterator[Result]:

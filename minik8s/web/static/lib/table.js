@@ -8,9 +8,11 @@ const AROUND = 8; // rows made above and below what is seen
 
 const asText = (column, item) => String(column.value(item) ?? "");
 
+const inWords = new Intl.Collator(undefined, { numeric: true }); // one for all: localeCompare makes its own each time
+
 function compare(a, b) {
   if (typeof a === "number" && typeof b === "number") return a - b;
-  return String(a ?? "").localeCompare(String(b ?? ""), undefined, { numeric: true });
+  return inWords.compare(a ?? "", b ?? "");
 }
 
 export function Table({ label, columns, items, loaded = true, error, open, short = false, tools, order = [0, 1], none = "There are none." }) {
