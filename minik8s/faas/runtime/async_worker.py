@@ -118,9 +118,9 @@ class _Connection(asyncio.Protocol):
             current.expects = False
             self._transport.write(http1.CONTINUE)
         self._arrived.set()
-        if self._ahead():
-            self._transport.pause_reading()
         self._go_on()
+        if self._ahead() and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 from collections.abc import Callable
@@ -51,6 +50,8 @@ class Caller:
     def _called(self, request: Incoming, deadline: float) -> Answer:
         result = call(self.contract, self.settings, self.request(request), deadline)
         if inspect.isawaitable(result):  # a plain function that returns a coroutine
+            import asyncio
+
             result = asyncio.run(_awaited(result))
         return render(result, self.contract, self.settings)
 

@@ -9,6 +9,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote
 
+_UNREAD = object()
+
 
 class BadParameters(ValueError):
     """The body says that it is JSON, or a form, and is not."""
@@ -58,6 +60,8 @@ class Request:
         path, _, query = target.partition(b"?")
         self.raw_path = path
         self.query_string = query.decode("latin-1")
+        self._json: Any = _UNREAD
+        self._params: Any = _UNREAD
 
     @cached_property
     def path(self) -> str:
@@ -82,20 +86,25 @@ class Request:
     def text(self) -> str:
         return self.body.decode(errors="replace")
 
-    @cached_property
+    @property
     def json(self) -> Any:
         """None without a body. Raises BadParameters."""
-        if not self.body.strip():
-            return None
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError) as error:
-            raise BadParameters(f"the body is not JSON: {error}") from None
+        if self._json is _UNREAD:
+            try:
+                self._json = json.loads(self.body) if self.body.strip() else None
+            except (ValueError, RecursionError) as error:
+                raise BadParameters(f"the body is not JSON: {error}") from None
+        return self._json
 
-    @cached_property
+    @property
     def params(self) -> Any:
         """What `main(params)` gets: the query's parameters with those of the body over them, or the body's value if
         that is no object. A body that is neither JSON nor a form is under "body". Raises BadParameters."""
+        if self._params is _UNREAD:
+            self._params = self._merged()
+        return self._params
+
+    def _merged(self) -> Any:
         asked = {name: values[-1] for name, values in self.query.items()} if self.query_string else {}
         if not self.body:
             return asked
@@ -106,7 +115,7 @@ class Request:
             value = self._guessed(kind)
         else:
             value = {"body": self.text if kind.startswith("text/") else self.body}
-        return {**asked, **value} if isinstance(value, dict) else value
+        return {**asked, **value} if asked and isinstance(value, dict) else value
 
     def _guessed(self, kind: str) -> Any:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import select
 import signal
@@ -27,6 +28,7 @@ from minik8s.faas.runtime.fleet import Fleet, Worker
 from minik8s.faas.runtime.http1 import MAX_HEAD, Reader, Refused
 from minik8s.faas.runtime.processes import adopt_orphans
 
+WARM: Final = 0.1  # seconds without events before which only what everybody needs is imported
 QUIET: Final = 2.0  # seconds without a call after which one that was told to end does so
 RETRY: Final = 0.05  # seconds until a connection that no worker could take is offered again
 _DOOR: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
@@ -53,23 +55,22 @@ class Supervisor:
         wake = self._signals()
         self._add(self._listener.fileno(), self._accept, select.EPOLLIN)
         self._add(wake.fileno(), lambda: self._signalled(wake), select.EPOLLIN)
-        gc.collect()
         gc.freeze()  # what is here now is shared with the workers, as long as nobody touches it
-        look = time.monotonic() + 5.0
+        warm, look = False, time.monotonic() + WARM
         while True:
             events = self._poll.poll(max(0.0, look - time.monotonic()))
             for fd, _ in events:
                 if fd in self._handlers:
                     self._handlers[fd]()
             now = time.monotonic()
+            if not events and not warm:
+                warm = _warm()
             if now >= look or not events:
                 look = self._look(now)
                 if look == 0.0:
                     return
-            elif self._waiting or self._stopping:
-                look = min(look, now + RETRY)
             else:
-                look = min(look, now + 1.0)
+                look = min(look, now + (RETRY if self._waiting or self._stopping else 1.0 if warm else WARM))
 
     # -- signals and time
 
@@ -243,6 +244,17 @@ class Supervisor:
         self._remove(connection.sock.fileno())
         connection.close()
         self._board.release(connection.slot)
+
+
+def _warm() -> bool:
+    """Import, once for all workers, what many of them will: nobody waits for anything now."""
+    for name in ("async_worker", "asgi", "wsgi"):
+        importlib.import_module(f"minik8s.faas.runtime.{name}")
+    for name in ("dataclasses", "datetime", "decimal", "enum", "logging", "random", "statistics", "urllib.request"):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    return True
 
 
 def listen(port: int) -> socket.socket:

@@ -9,17 +9,19 @@ import socket
 import time
 import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from minik8s.archives import BadArchive, unpack
-from minik8s.faas.runtime import async_worker, output, sync_worker
+from minik8s.faas.runtime import output, sync_worker
 from minik8s.faas.runtime.answers import traceback_of
-from minik8s.faas.runtime.asgi import Lifespan
 from minik8s.faas.runtime.board import Board
 from minik8s.faas.runtime.channel import tell
 from minik8s.faas.runtime.contracts import Contract, LoadError, load, prepare
 from minik8s.faas.runtime.processes import become_worker
 from minik8s.faas.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from minik8s.faas.runtime.asgi import Lifespan
 
 CHANNEL = 3  # the file descriptor of the way to the supervisor, in every worker
 
@@ -73,6 +75,8 @@ def _load(job: Job, channel: socket.socket) -> tuple[Contract, Lifespan | None] 
         prepare(job.folder, job.settings.env)
         contract = load(job.folder, job.settings.handler)
         if contract.name == "asgi":
+            from minik8s.faas.runtime.asgi import Lifespan
+
             lifespan = Lifespan(contract.target)
             lifespan.startup()
     except (LoadError, BadArchive) as error:
@@ -88,6 +92,8 @@ def _load(job: Job, channel: socket.socket) -> tuple[Contract, Lifespan | None] 
 
 def _serve(job: Job, contract: Contract, lifespan: Lifespan | None, channel: socket.socket) -> None:
     if contract.asynchronous:
+        from minik8s.faas.runtime import async_worker
+
         async_worker.serve(contract, lifespan, job.settings, channel, job.board)
     else:
         sync_worker.serve(contract, job.settings, channel, job.board)

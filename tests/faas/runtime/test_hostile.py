@@ -1,0 +1,275 @@
+"""Code that does its worst harms its own call, and nobody else's.
+
+Each test keeps calls of a good kind going through the same function at the same time, and every one of them must succeed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faas.runtime.pod import Pod, Reply, children, wait_for
+
+CODE = """
+    import ctypes, os, sys, threading, time
+    def forks():
+        for _ in range(params["n"]):
+            if os.fork() == 0:
+                os.setsid()
+                time.sleep(1000)
+    def main(params):
+        match params.get("do"):
+            case "raise": raise ValueError("as told")
+            case "exit": sys.exit(3)
+            case "_exit": os._exit(4)
+            case "crash": ctypes.string_at(0)
+            case "abort": os.abort()
+            case "sleep": ctypes.CDLL(None).sleep(1000)
+            case "spin":
+                while True: pass
+            case "kill": os.kill(os.getpid(), 9)
+            case "killall": os.kill(0, 9)
+            case "parent": os.kill(os.getppid(), 15); os._exit(1)
+            case "recurse":
+                def deeper(): return deeper()
+                return deeper()
+            case "set": return {1, 2}
+            case "nan": return float("nan")
+            case "circle":
+                circle = []; circle.append(circle)
+                return circle
+            case "header":
+                from serverless import Response
+                return Response("", headers={"X": "a\\r\\nSet-Cookie: b"})
+            case "base":
+                class Nasty(BaseException): pass
+                raise Nasty
+            case "print":
+                for _ in range(100): print("x" * 1_000_000)
+            case "fork":
+                for _ in range(params["n"]):
+                    if os.fork() == 0:
+                        os.setsid()
+                        time.sleep(1000)
+                if params["then"] == "hang": time.sleep(1000)
+                if params["then"] == "exit": os._exit(0)
+            case "child":  # goes on in a copy of the worker
+                if os.fork() == 0: return "from the child"
+                time.sleep(0.1)
+            case "threads":
+                threading.Thread(target=time.sleep, args=(1000,)).start()
+            case "close":
+                os.closerange(3, 1000)
+            case "signals":
+                import signal
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGUSR1): signal.signal(number, signal.SIG_IGN)
+                while True: pass
+        return os.getpid()
+"""
+
+
+@pytest.fixture(scope="module")
+def name(runtime: Pod) -> str:
+    runtime.load("bad-00001", CODE, timeoutSeconds=1)
+    return "bad-00001"
+
+
+@contextmanager
+def others(runtime: Pod, name: str) -> Iterator[None]:
+    """Good calls of the same function, one after the other on two connections, all the time."""
+    stop = threading.Event()
+
+    def caller() -> int:
+        connection, count = runtime.connect(), 0
+        while not stop.is_set() or count == 0:
+            reply = runtime.call(name, {}, on=connection)
+            assert reply.status == 200, reply
+            count += 1
+        connection.close()
+        return count
+
+    with ThreadPoolExecutor(2) as threads:
+        callers = [threads.submit(caller) for _ in range(2)]
+        try:
+            yield
+        finally:
+            stop.set()
+        for each in callers:
+            each.result()
+
+
+@pytest.mark.parametrize("do", ["raise", "exit", "recurse", "set", "nan", "circle", "header", "base"])
+def test_errors(runtime: Pod, name: str, do: str) -> None:
+    connection = runtime.connect()
+    with others(runtime, name):
+        reply = runtime.call(name, {"do": do}, on=connection)
+        assert (reply.status, reply.headers["minik8s-error"]) == (500, "FunctionError")
+        assert set(reply.json) == {"error", "message", "traceback"}
+        assert runtime.call(name, {}, on=connection).status == 200  # in the same process
+
+
+@pytest.mark.parametrize(
+    ("do", "text"),
+    [
+        ("_exit", "exited with status 4"),
+        ("crash", "signal 11"),
+        ("abort", "signal 6"),
+        ("kill", "signal 9"),
+        ("killall", "signal 9"),
+    ],
+)
+def test_deaths(runtime: Pod, name: str, do: str, text: str) -> None:
+    with others(runtime, name):
+        reply = runtime.call(name, {"do": do})
+    assert (reply.status, reply.headers["minik8s-error"]) == (502, "WorkerLost")
+    assert text in reply.json["message"]
+
+
+@pytest.mark.parametrize("do", ["sleep", "spin", "signals"])
+def test_hangs(runtime: Pod, name: str, do: str) -> None:
+    with others(runtime, name):
+        begun = time.monotonic()
+        reply = runtime.call(name, {"do": do})
+        assert (reply.status, reply.headers["minik8s-error"]) == (504, "Timeout")
+        assert 1 < time.monotonic() - begun < 5
+    if do == "sleep":
+        assert "line 20 in main" in runtime.log()  # where it hung
+
+
+def test_asynchronous_code_that_blocks_its_loop(runtime: Pod) -> None:
+    runtime.load("block-00001", "import asyncio, time\nasync def main(params):\n    if params.get('block'):\n"
+                 "        time.sleep(1000)\n    await asyncio.sleep(params['s'])\n    return 'fine'\n", timeoutSeconds=1)  # fmt: skip
+    assert runtime.call("block-00001", {"s": 5}).headers["minik8s-error"] == "Timeout"  # cancelled by its own process
+    idle = runtime.connect()
+    assert runtime.call("block-00001", {"s": 0}, on=idle).status == 200
+    assert runtime.call("block-00001", {"block": True}).status == 504
+    assert runtime.call("block-00001", {"s": 0}, on=idle).status == 200  # on the connection that was not in a call
+
+
+def test_floods_of_output_are_cut(runtime: Pod, name: str) -> None:
+    before = len(runtime.log())
+    with others(runtime, name):
+        assert runtime.call(name, {"do": "print"}, Minik8s_Call="flood").status == 200
+    assert "the rest of the output is left out" in runtime.log()
+    assert len(runtime.log()) - before < 5 * 2**20
+
+
+def alive(marker: str) -> int:
+    """Processes with this environment variable in them."""
+    count = 0
+    for process in Path("/proc").iterdir():
+        try:
+            count += process.name.isdigit() and marker.encode() in (process / "environ").read_bytes()
+        except OSError:
+            continue
+    return count
+
+
+@pytest.mark.parametrize("then", ["hang", "exit"])
+def test_what_code_has_forked_ends_with_its_worker(runtime: Pod, name: str, then: str) -> None:
+    def forked() -> int:
+        return sum(len(descendants(worker)) for worker in children(runtime.pid)) + len(children(runtime.pid))
+
+    with others(runtime, name):
+        reply = runtime.call(name, {"do": "fork", "n": 5, "then": then})
+        assert reply.status == (504 if then == "hang" else 502)
+    known = runtime.revisions()
+    wait_for(lambda: forked() == sum(each["workers"] for each in known.values()))
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        found = children(pid)
+    except OSError:
+        return []
+    return found + [each for child in found for each in descendants(child)]
+
+
+def test_a_copy_of_a_worker_cannot_answer_twice(runtime: Pod, name: str) -> None:
+    with others(runtime, name):
+        for _ in range(3):
+            assert runtime.call(name, {"do": "child"}).status in (200, 502)
+        assert runtime.call(name, {}).status == 200
+
+
+@pytest.mark.parametrize("do", ["threads", "close"])
+def test_other_mischief(runtime: Pod, name: str, do: str) -> None:
+    with others(runtime, name):
+        assert runtime.call(name, {"do": do}).status in (200, 502)
+        assert runtime.call(name, {}).status == 200
+
+
+def test_a_fork_bomb_is_ended(runtime: Pod) -> None:
+    runtime.load("bomb-00001", "import os, time\ndef main(params):\n    end = time.monotonic() + 20\n"
+                 "    while time.monotonic() < end:\n        if os.fork() == 0:\n            time.sleep(0.05)\n"
+                 "        else:\n            time.sleep(0.05)\n", timeoutSeconds=1)  # fmt: skip
+    assert runtime.call("bomb-00001", {}).status == 504
+    wait_for(lambda: sum(len(descendants(worker)) for worker in children(runtime.pid)) == 0)
+
+
+def test_the_supervisor_does_not_end_because_code_wants_it(own: Pod) -> None:
+    """In a pod it is the first process, and another user's; here it only drains, as if it was told to."""
+    own.load("bad-00001", CODE, timeoutSeconds=1)
+    assert own.call("bad-00001", {"do": "parent"}).status == 502
+    assert own.call("bad-00001", {}).status == 200
+
+
+def test_code_that_loads_once_and_never_again(runtime: Pod, tmp_path: Path) -> None:
+    marker = tmp_path / "loaded"
+    code = f"""
+        import os, pathlib
+        if pathlib.Path({str(marker)!r}).exists(): raise RuntimeError("only once")
+        pathlib.Path({str(marker)!r}).touch()
+        def main(params):
+            if params.get("die"): os._exit(1)
+            return 1
+    """
+    runtime.load("once-00001", code)
+    assert runtime.call("once-00001", {"die": True}).status == 502
+    wait_for(lambda: runtime.call("once-00001", {}).headers.get("minik8s-error") == "LoadError")
+    assert "only once" in runtime.call("once-00001", {}).json["message"]
+    marker.unlink()
+    wait_for(lambda: runtime.call("once-00001", {}).status == 200)
+
+
+def test_an_import_that_hangs_is_ended(own: Pod) -> None:
+    """LOADING would be a minute: the calls of other revisions go on meanwhile."""
+    own.load("good-00001", "def main(params):\n    return 1\n")
+    with ThreadPoolExecutor(1) as threads:
+        hanging = threads.submit(own.put, "hang-00001", "import time\ntime.sleep(1000)\n")
+        wait_for(lambda: "hang-00001" in own.revisions())
+        assert own.call("good-00001", {}).status == 200
+        assert own.control("DELETE", "/-/revisions/hang-00001").status == 200
+        assert hanging.result().status == 422
+
+
+def test_clients_that_do_not_behave(own: Pod) -> None:
+    own.load("good-00001", "def main(params):\n    return 1\n", timeoutSeconds=1)
+    slow = [own.socket() for _ in range(30)]
+    head = b"POST / HTTP/1.1\r\nMinik8s-Revision: good-00001\r\nContent-Length: 5\r\n\r\n"
+    for number, sock in enumerate(slow):
+        sock.sendall(head[:40] if number % 2 else b"")  # half a head, or nothing: no worker is bothered
+    for _ in range(20):  # gone before the answer
+        with own.socket() as sock:
+            sock.sendall(head.replace(b"5", b"0"))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    half = own.socket()
+    half.sendall(head + b"ab")  # half a body
+    replies: list[Reply] = []
+    with ThreadPoolExecutor(8) as threads:
+        replies += threads.map(lambda _: own.call("good-00001", {}), range(40))
+    assert {reply.status for reply in replies} == {200}
+    assert half.recv(1000) == b""  # given up after the function's timeout
+    for sock in (*slow, half):
+        sock.close()
+    wait_for(lambda: own.revisions()["good-00001"]["connections"] == 0)
+    assert len(os.listdir(f"/proc/{own.pid}/fd")) < 20
