@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from minik8s.api.errors import BadRequest, Conflict, NotFound
-from minik8s.api.kinds.workflow import GROUP
+from minik8s.api.kinds.workflow import GROUP, Workflow
+from minik8s.api.kinds.workflow import RESOURCE as WORKFLOW
 from minik8s.api.kinds.workflowrun import WorkflowRun
 from minik8s.api.resource import Json
 from minik8s.apiserver import body
@@ -18,9 +19,11 @@ from minik8s.apiserver.verbs import Call
 from minik8s.client.base import Client
 from minik8s.clock import rfc3339_milli
 from minik8s.faas import resources
+from minik8s.faas.admission import parsed
 from minik8s.faas.runner import Run, Runner
 from minik8s.faas.tokens import Tokens
 from minik8s.faas.workflow.execution import Task
+from minik8s.faas.workflow.history import Event
 
 PAGE = 500  # events
 LONGEST_PAGE = 5_000
@@ -69,25 +72,32 @@ class WorkflowApi:
         return json_response({"kind": "WorkflowRunHistory", "apiVersion": VERSION, "metadata": meta, "events": shown})
 
     async def graph(self, call: Call) -> ApiResponse:
-        """The workflow as the run knows it, and what the run did; `format` is svg (the default), dot or text."""
+        """A workflow; of a run as it knows it, and what it did. `format` is svg (the default), dot or text."""
         from minik8s.faas.workflow import drawing  # not at the top: most masters never draw, and all want to start soon
 
         form = call.query.get("format") or "svg"
         if form not in drawing.FORMS:
             raise BadRequest(f"format: {form[:40]!r} is none of {', '.join(drawing.FORMS)}")
-        uid = await self._uid(call)
-        found = await self._runner.history.find(uid)
-        if found is None:
-            raise NotFound(f'workflow run "{call.info.name}" has not begun')
-        events = await self._runner.history.read(uid)
-        definition = msgspec.json.decode(found.definition)
+        definition, events = await self._drawn(call)
+        title = f"{call.info.namespace}/{call.info.name}"
 
         def draw() -> bytes:
-            return drawing.FORMS[form](definition, drawing.marks(events), found.header.key).encode(errors="replace")
+            return drawing.FORMS[form](definition, drawing.marks(events), title).encode(errors="replace")
 
         headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
         content = "image/svg+xml" if form == "svg" else "text/plain; charset=utf-8"
         return ApiResponse(200, await asyncio.to_thread(draw), content, headers)
+
+    async def _drawn(self, call: Call) -> tuple[Json, Sequence[Event]]:
+        """The definition, and what a run did."""
+        if call.info.resource == WORKFLOW.plural:
+            workflow = await self._client.get(Workflow, call.info.name, call.info.namespace)
+            return parsed(workflow.spec.definition), ()
+        uid = await self._uid(call)
+        found = await self._runner.history.find(uid)
+        if found is None:
+            raise NotFound(f'workflow run "{call.info.name}" has not begun')
+        return msgspec.json.decode(found.definition), await self._runner.history.read(uid)
 
     async def stop(self, call: Call) -> ApiResponse:
         """Answers when it is durable that the run has ended."""

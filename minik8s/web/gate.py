@@ -14,7 +14,13 @@ from minik8s.api.errors import Forbidden, NotFound
 
 Json = dict[str, Any]
 READING = ("GET", "HEAD")
-SUBRESOURCES = ("", "status", "scale", "log", "eviction")
+SUBRESOURCES = (
+    "", "status", "scale", "log", "eviction",
+    "graph", "history", "stop", "redrive",  # of workflows and their runs
+    "calls", "deadletters",  # of functions
+    "results",  # of GpuJobs
+)  # fmt: skip
+TEXTS = ("log", "graph")  # are passed on as plain text: a drawing is never shown as a page
 ENGINE = "proxy/engine"  # of a node: its containers, images, volumes, networks
 # Questions about oneself, which the API asks by POST.
 QUESTIONS = ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews")
@@ -32,6 +38,15 @@ class Target(NamedTuple):
     def is_log(self) -> bool:
         """Of a pod's container, or of any of a node's."""
         return self.subresource.rpartition("/")[2] == "log"
+
+    @property
+    def is_text(self) -> bool:
+        return self.is_log or self.subresource in TEXTS
+
+    @property
+    def is_result(self) -> bool:
+        """Results of a GpuJob: their index, all, or a file."""
+        return self.resource == "gpujobs" and f"{self.subresource}/".startswith("results/")
 
     @property
     def is_engine(self) -> bool:
@@ -54,7 +69,8 @@ def target(path: str) -> Target:
 
 def check(method: str, asked: Target, *, write: bool) -> None:
     """Raises Forbidden, saying why, unless the request may go on."""
-    if (asked.subresource not in SUBRESOURCES and not asked.is_engine) or asked.resource in ("proxy", "watch"):
+    known = asked.subresource in SUBRESOURCES or asked.is_engine or asked.is_result
+    if not known or asked.resource in ("proxy", "watch"):
         raise Forbidden(f"the dashboard does not pass on {asked.resource}/{asked.subresource}; use kubectl")
     if method in READING or (method == "POST" and asked.resource in QUESTIONS):
         return

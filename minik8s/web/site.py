@@ -40,6 +40,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self' data:; "
     "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+SANDBOX = "default-src 'none'; frame-ancestors 'none'; sandbox"
 SAFE = {
     "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
@@ -89,7 +90,7 @@ class Site:
             answer = web.Response(status=error.status, text=error.reason, headers=_allowed(error))
         if not answer.prepared:
             answer.headers.update(SAFE)
-            answer.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
+            answer.headers.setdefault("Content-Security-Policy", SANDBOX)
             answer.headers.setdefault("Cache-Control", "no-store")
         return answer
 
@@ -155,22 +156,44 @@ class Site:
 
     # -- doors to the API
 
-    async def _pass_on(self, request: web.Request) -> web.Response:
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         target = gate.target(request.path)
         gate.check(request.method, target, write=self._settings.write)
         session = self._session(request, changes=request.method not in gate.READING)
         query = list(request.query.items())
         if any(key in ("watch", "follow") for key, _ in query):
             raise BadRequest("what goes on is followed by /live")
+        if target.is_result:
+            return await self._download(request, session, target, query)
         answer = await session.upstream.request(
             request.method, target.path, query, body=await request.read(), content_type=_content_type(request),
             accept=PARTIAL if request.headers.get("X-Metadata-Only") else "application/json",
         )  # fmt: skip
-        if target.is_log:
+        if target.is_text:
             return web.Response(body=answer, content_type="text/plain", charset="utf-8")
         if target.resource == "secrets":
             answer = msgspec.json.encode(gate.hidden(msgspec.json.decode(answer)))
         return web.Response(body=answer, content_type="application/json")
+
+    async def _download(
+        self, request: web.Request, session: Session, target: gate.Target, query: list[tuple[str, str]]
+    ) -> web.StreamResponse:
+        """However large. What a job has written is kept, never shown: it may be a page."""
+        last = "results.zip" if ("format", "zip") in query else target.subresource.rpartition("/")[2]
+        name = "".join(char for char in last if char.isascii() and (char.isalnum() or char in "._-"))
+        async with session.upstream.stream(target.path, query, watch=False) as pieces:
+            headers = {**SAFE, "Content-Type": "application/octet-stream", "Cache-Control": "no-store"}
+            headers["Content-Security-Policy"] = SANDBOX
+            headers["Content-Disposition"] = f'attachment; filename="{name or "result"}"'
+            answer = web.StreamResponse(headers=headers)
+            await answer.prepare(request)
+            try:
+                async for piece in pieces:
+                    await answer.write(piece)
+            except (StatusError, ConnectionError):  # half a file must not look like a whole one
+                if request.transport is not None:
+                    request.transport.abort()
+        return answer
 
     async def _read_yaml(self, request: web.Request) -> web.Response:
         target = gate.target(request.match_info["path"])

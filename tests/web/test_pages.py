@@ -4,102 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.agent import until
+from tests.web.browsing import CHROMIUM, DESK, PHONE, XSS, go, opened
 from tests.web.served import NODES, Served, served
 
-CHROMIUM = shutil.which("chromium") or ""
-PHONE = {"width": 360, "height": 740}
-DESK = {"width": 1280, "height": 800}
-XSS = "<img src=x onerror=alert(1)>"
 PAGES = (
     "overview", "search", "nodes", "namespaces", "events", "deployments", "replicasets", "daemonsets", "jobs", "pods",
     "horizontalpodautoscalers", "services", "ingresses", "configmaps", "secrets", "engine", "volumes",
+    "functions", "functionrevisions", "triggers", "environments", "workflows", "workflowruns", "gpujobs", "hpcclusters",
 )  # fmt: skip
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Debian's chromium")
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Served]:
-    with served("--dashboard-write") as one:
-        one.deployment("web", 3)
-        ports = {"selector": {"app": "web"}, "ports": [{"port": 80}]}
-        one.api("POST", "/api/v1/namespaces/default/services", {"metadata": {"name": "web"}, "spec": ports})
-        one.api("POST", "/api/v1/namespaces/default/configmaps", {"metadata": {"name": "evil"}, "data": {"a": XSS}})
-        one.api("POST", "/api/v1/namespaces/default/secrets", {"metadata": {"name": "hush"}, "stringData": {"a": XSS}})
-        yield one
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def opened(browser: Any, site: Served, token: str, *, size: Any = DESK) -> Iterator[Any]:
-    """A page that is logged in, in a context of its own; else as `watched`."""
-    context = browser.new_context(viewport=size)
-    with watched(context) as page:
-        page.goto(site.url)
-        page.fill("#credentials", token)
-        page.click("text=Log in")
-        page.wait_for_selector(".frame")
-        yield page
-    context.close()
-
-
-@contextmanager
-def watched(context: Any) -> Iterator[Any]:
-    """A new page, of which errors of scripts, violations of the policy and dialogs fail the test."""
-    context.set_default_timeout(30_000)
-    faults: list[str] = []
-    page = context.new_page()
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    page.expose_function("violated", lambda what: faults.append(f"policy: {what}"))
-    page.add_init_script(
-        "addEventListener('securitypolicyviolation', (e) => violated(e.violatedDirective + e.blockedURI))"
-    )
-    yield page
-    page.close()
-    assert not faults
-
-
-@pytest.fixture(scope="module")
-def admin(site: Served) -> str:
-    return site.admin()
-
-
-@pytest.fixture(scope="module")
-def inside(browser: Any, site: Served, admin: str) -> Iterator[Any]:
-    """A context in which the administrator has logged in."""
-    context = browser.new_context(viewport=DESK)
-    context.request.post(f"{site.url}session", data={"credentials": admin})
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(inside: Any, site: Served) -> Iterator[Any]:
-    with watched(inside) as one:
-        one.goto(site.url)
-        one.wait_for_selector(".frame")
-        yield one
-
-
-def go(page: Any, *parts: str) -> None:
-    page.evaluate("(hash) => { location.hash = hash }", "/".join(("#", *parts)))
 
 
 def test_credentials_that_nobody_has_are_refused_in_words(browser: Any, site: Served) -> None:

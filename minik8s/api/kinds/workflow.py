@@ -51,6 +51,7 @@ RESOURCE = Resource(
     group=GROUP,
     type=Workflow,
     definition="io.minik8s.api.faas.v1.Workflow",
+    subresources=frozenset(("graph",)),
     columns=(
         NAME,
         Column("Start", lambda wf, now: str(_definition(wf).get("StartAt", "")), description="The first state."),

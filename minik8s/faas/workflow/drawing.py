@@ -38,6 +38,7 @@ def marks(events: Iterable[Event]) -> dict[str, Mark]:
     exited: dict[str, int] = {}
     failures: dict[str, int] = {}
     seconds: dict[str, float] = {}
+    begun: dict[str, float] = {}  # when a state was entered last: what leads out of one with branches happened in these
     troubled: set[str] = set()  # states whose last attempt failed
     state_of: dict[int, tuple[str, float]] = {}  # event -> the state in which it happened, and since when that goes on
     ended = False
@@ -49,10 +50,11 @@ def marks(events: Iterable[Event]) -> dict[str, Mark]:
         elif event.type.endswith("StateEntered"):
             where = (name, event.timestamp)
             entered[name] = entered.get(name, 0) + 1
+            begun[name] = event.timestamp
             troubled.discard(name)
         elif event.type.endswith("StateExited"):
             exited[name] = exited.get(name, 0) + 1
-            since = where[1] if where[0] == name else event.timestamp
+            since = where[1] if where[0] == name else begun.get(name, event.timestamp)
             seconds[name] = seconds.get(name, 0.0) + event.timestamp - since
         elif event.type.endswith(FAILURES):
             failures[where[0]] = failures.get(where[0], 0) + 1

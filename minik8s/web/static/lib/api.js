@@ -53,6 +53,7 @@ export async function logout() {
 export const get = async (path) => (await ask(path)).json();
 export const metadata = async (path) => (await ask(path, { headers: { "X-Metadata-Only": "1" } })).json();
 export const text = async (path) => (await ask(path)).text();
+export const bytesOf = async (path) => (await ask(path)).arrayBuffer();
 export const remove = async (path) => (await ask(path, { method: "DELETE" })).json();
 export const post = async (path, object) => (await ask(path, { method: "POST", body: JSON.stringify(object) })).json();
 export const patch = async (path, change, type = "application/merge-patch+json") =>

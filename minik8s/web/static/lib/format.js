@@ -1,5 +1,17 @@
 // Numbers, times and states as people read them. Pure.
 
+// How long it took, or has taken so far.
+export function took({ startTime, completionTime } = {}, now = Date.now()) {
+  if (!startTime) return "";
+  return duration(((completionTime ? Date.parse(completionTime) : now) - Date.parse(startTime)) / 1000);
+}
+
+export function duration(seconds) {
+  if (seconds < 1) return `${Math.max(0, Math.round(seconds * 1000))} ms`;
+  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+}
+
 export function age(time, now = Date.now()) {
   if (!time) return "";
   const seconds = Math.max(0, Math.floor((now - Date.parse(time)) / 1000));

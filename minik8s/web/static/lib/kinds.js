@@ -1,7 +1,7 @@
 // The kinds that have pages: where they are in the API, and their columns. A column's value is what is sorted and
 // filtered; `cell` shows it otherwise; `wide` columns are left out on a phone.
 
-import { condition, nodeState, podState, readyContainers, restarts, selectorText } from "./format.js";
+import { condition, nodeState, podState, readyContainers, restarts, selectorText, took } from "./format.js";
 import { Age, href, html, State } from "./ui.js";
 
 export const name = { title: "Name", value: (o) => o.metadata.name, width: "minmax(11rem, 2.4fr)" };
@@ -45,6 +45,17 @@ function metrics(o) {
   }).join(", ");
 }
 
+const FAAS = "faas.minik8s.io";
+const PHASES = { Succeeded: "done", Failed: "bad", TimedOut: "bad", Lost: "bad", Aborted: "none", Cancelled: "none" };
+export const phaseOf = (o) => [o.status?.phase || "Pending", PHASES[o.status?.phase] ?? "busy"];
+const readiness = (o, type = "Ready") => {
+  const found = condition(o, type);
+  if (found?.status === "True") return [type, "ok"];
+  return [found?.reason || (found ? `Not ${type.toLowerCase()}` : "Unknown"), found?.status === "False" ? "bad" : "busy"];
+};
+export const definitionOf = (o) => (typeof o.spec.definition === "object" && o.spec.definition) || {};
+const when = (o) => (o.spec.cron ? `${o.spec.cron.schedule} ${o.spec.cron.timeZone ?? ""}`.trim() : o.spec.http ? `${o.spec.http.method || "any"} ${o.spec.http.path}` : "");
+
 const pod = [
   name, namespace, state(podState),
   text("Ready", readyContainers, { width: "4.5rem", number: true, wide: true }), count("Restarts", restarts, { width: "6rem", wide: true }),
@@ -85,6 +96,26 @@ export const KINDS = [
     name, namespace, text("Keys", (o) => [...Object.keys(o.data ?? {}), ...Object.keys(o.binaryData ?? {})].join(", "), { width: "minmax(8rem, 3fr)" }), age]),
   kind("secrets", "Secret", "", "v1", true, "Secrets", [
     name, namespace, text("Type", (o) => o.type, { wide: true, width: "minmax(8rem, 2fr)" }), text("Keys", (o) => Object.keys(o.data ?? {}).join(", "), { width: "minmax(8rem, 2fr)" }), age]),
+  kind("functions", "Function", FAAS, "v1", true, "Functions", [
+    name, namespace, state(readiness), text("Replicas", (o) => `${o.status?.replicas ?? 0}/${o.status?.desiredReplicas ?? 0}`, { number: true, width: "6rem" }),
+    text("Revision", (o) => o.status?.readyRevision, { wide: true, width: "minmax(7rem, 1fr)" }), text("Why", (o) => o.status?.reason, { wide: true, width: "minmax(8rem, 2fr)" }), age]),
+  kind("functionrevisions", "FunctionRevision", FAAS, "v1", true, "Revisions", [
+    name, namespace, text("Function", (o) => o.spec.function, { width: "minmax(7rem, 1fr)" }), state(readiness), text("Contract", (o) => o.status?.contract, { wide: true }), age]),
+  kind("triggers", "Trigger", FAAS, "v1", true, "Triggers", [
+    name, namespace, text("Function", (o) => o.spec.function, { width: "minmax(7rem, 1fr)" }), text("When", when, { width: "minmax(8rem, 1.6fr)" }), state((o) => readiness(o, "Accepted"), "Accepted"), age]),
+  kind("environments", "Environment", FAAS, "v1", true, "Environments", [
+    name, namespace, state(readiness), text("Requirements", (o) => [o.spec.requirements ?? []].flat().join(", "), { wide: true, width: "minmax(8rem, 2fr)" }), count("Pool", (o) => o.status?.pool, { width: "5rem" }), age]),
+  kind("workflows", "Workflow", FAAS, "v1", true, "Workflows", [
+    name, namespace, count("States", (o) => Object.keys(definitionOf(o).States ?? {}).length), text("Comment", (o) => definitionOf(o).Comment, { wide: true, width: "minmax(8rem, 3fr)" }), age]),
+  kind("workflowruns", "WorkflowRun", FAAS, "v1", true, "Runs", [
+    name, namespace, text("Workflow", (o) => o.spec.workflowRef?.name, { wide: true, width: "minmax(7rem, 1fr)" }), state(phaseOf),
+    text("State", (o) => (o.status?.currentStates ?? []).join(", "), { width: "minmax(6rem, 1.4fr)" }), count("Events", (o) => o.status?.events, { wide: true, width: "5rem" }),
+    { title: "Took", value: (o) => took(o.status), number: true, width: "5rem", wide: true }, age]),
+  kind("gpujobs", "GpuJob", "hpc.minik8s.io", "v1", true, "GPU jobs", [
+    name, namespace, state(phaseOf), text("Slurm ID", (o) => o.status?.jobId, { width: "6rem" }), text("Cluster", (o) => o.status?.clusterName || o.spec.clusterName, { wide: true }),
+    text("Partition", (o) => o.status?.partition || o.spec.resources?.partition, { wide: true }), text("Reason", (o) => o.status?.reason, { wide: true }), age]),
+  kind("hpcclusters", "HpcCluster", "hpc.minik8s.io", "v1", false, "Supercomputers", [
+    name, state((o) => readiness(o, "Reachable"), "Reachable"), text("Host", (o) => o.spec.host ?? o.spec.type, { width: "minmax(8rem, 2fr)" }), age]),
   kind("namespaces", "Namespace", "", "v1", false, "Namespaces", [name, state((o) => [o.status?.phase ?? "", o.status?.phase === "Active" ? "ok" : "busy"]), age]),
 ];
 

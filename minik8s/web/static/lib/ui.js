@@ -102,7 +102,8 @@ export function Action({ label, title, text, danger, act, field }) {
     <dialog ref=${dialog} aria-label=${title}>
       <form onSubmit=${submit}>
         <h2>${title}</h2><p>${text}</p>
-        ${field && html`<label>${field.label}<input type="number" min="0" max="5000" required value=${value} onInput=${(e) => setValue(e.target.value)} /></label>`}
+        ${field?.text && html`<label>${field.label}<textarea rows="8" spellcheck="false" value=${value} onInput=${(e) => setValue(e.target.value)}></textarea></label>`}
+        ${field && !field.text && html`<label>${field.label}<input type="number" min="0" max="5000" required value=${value} onInput=${(e) => setValue(e.target.value)} /></label>`}
         <${Notice} error=${error} />
         <footer><button type="button" onClick=${() => dialog.current.close()}>Cancel</button>
           <button class=${danger ? "danger primary" : "primary"} disabled=${busy}>${label}</button></footer>

@@ -12,14 +12,16 @@ import volumes from "./volumes.js";
 
 const GROUPS = {
   nodes: "Cluster", namespaces: "Cluster", deployments: "Workloads", replicasets: "Workloads", daemonsets: "Workloads", jobs: "Workloads",
+  functions: "Functions", functionrevisions: "Functions", triggers: "Functions", environments: "Functions", workflows: "Functions", workflowruns: "Functions",
+  gpujobs: "Supercomputers", hpcclusters: "Supercomputers",
   pods: "Workloads", horizontalpodautoscalers: "Workloads", services: "Network", ingresses: "Network", configmaps: "Config", secrets: "Config",
 };
 // "g" and then this goes to the page.
-const KEYS = { nodes: "n", deployments: "d", jobs: "j", pods: "p", services: "s", ingresses: "i", horizontalpodautoscalers: "a", configmaps: "c" };
+const KEYS = { nodes: "n", deployments: "d", jobs: "j", pods: "p", services: "s", ingresses: "i", horizontalpodautoscalers: "a", configmaps: "c", functions: "f", workflows: "w", workflowruns: "r" };
 
 const kinds = KINDS.map((kind) => kindPage(kind, GROUPS[kind.id], KEYS[kind.id]));
 const inGroup = (group) => kinds.filter((page) => page.group === group);
 
 export const PAGES = [
-  overview, search, ...inGroup("Cluster"), engine, events, ...inGroup("Workloads"), ...inGroup("Network"), ...inGroup("Config"), volumes,
+  overview, search, ...inGroup("Cluster"), engine, events, ...inGroup("Workloads"), ...inGroup("Functions"), ...inGroup("Supercomputers"), ...inGroup("Network"), ...inGroup("Config"), volumes,
 ];

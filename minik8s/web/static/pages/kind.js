@@ -7,7 +7,10 @@ import { Table } from "../lib/table.js";
 import { Action, Age, Card, Conditions, Fields, href, html, Labels, Notice, useAsked } from "../lib/ui.js";
 import { Yaml } from "../lib/yaml.js";
 import { Owned, PARTS, TABS } from "./parts.js";
+import { RunActions, WorkflowActions } from "./workflow.js";
+import { JobActions } from "./gpujob.js";
 
+const MORE = { workflows: WorkflowActions, workflowruns: RunActions, gpujobs: JobActions };
 const STRATEGIC = "application/strategic-merge-patch+json";
 
 function List({ kind, namespace }) {
@@ -54,6 +57,7 @@ function Actions({ kind, object }) {
     ${kind.restart && changing && html`<${Action} label="Restart" title="Restart ${name}" text="Its pods are replaced step by step." act=${() => patch(path, restart, STRATEGIC)} />`}
     ${kind.id === "nodes" && changing && html`<${Action} label=${closed ? "Uncordon" : "Cordon"} title="${closed ? "Uncordon" : "Cordon"} ${name}"
       text=${closed ? "New pods may come onto this node again." : "No new pods come onto this node; those that run stay."} act=${() => patch(path, { spec: { unschedulable: closed ? null : true } })} />`}
+    ${kind.id in MORE && html`<${MORE[kind.id]} object=${object} />`}
     ${removing && html`<${Action} label="Delete" danger title="Delete ${name}" text="${kind.kind} ${name} is deleted, and all that it owns." act=${async () => { await remove(`${path}?propagationPolicy=Background`); location.hash = href(kind.id); }} />`}
   </div>`;
 }
@@ -63,7 +67,7 @@ function One({ kind, rest: [where, name, tab = "overview"] }) {
   const { items, loaded, error } = useLive(collectionPath(kind, namespace), { fieldSelector: `metadata.name=${name}` });
   const [object] = items;
   const [editable] = useAsked(() => (kind.id === "secrets" ? Promise.resolve(false) : may("update", kind.group, kind.id, namespace)), `${kind.id}|${where}|update`);
-  const tabs = ["overview", ...(kind.id === "pods" ? ["logs", ...(session.write ? ["terminal"] : [])] : []), "events", "yaml"];
+  const tabs = ["overview", ...Object.keys(TABS[kind.id] ?? {}).filter((one) => one !== "terminal" || session.write), "events", "yaml"];
   const Extra = TABS[kind.id]?.[tab];
   return html`<div class="fill one">
     <div class="title"><h1><a class="quiet" href=${href(kind.id)}>${kind.title}</a> <span>${name}</span></h1>${object && html`<${Actions} kind=${kind} object=${object} />`}</div>
@@ -73,7 +77,7 @@ function One({ kind, rest: [where, name, tab = "overview"] }) {
       ${tab === "overview" ? html`<${Overview} kind=${kind} object=${object} />`
         : tab === "events" ? html`<${Events} kind=${kind} object=${object} />`
         : tab === "yaml" ? html`<${Yaml} path=${objectPath(kind, namespace, name)} editable=${editable} />`
-        : Extra && html`<${Extra} pod=${object} />`}`}
+        : Extra && html`<${Extra} pod=${object} object=${object} />`}`}
   </div>`;
 }
 

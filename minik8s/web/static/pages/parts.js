@@ -9,6 +9,10 @@ import { Terminal } from "../lib/terminal.js";
 import { Table } from "../lib/table.js";
 import { Card, Empty, Fields, href, html, Labels, Meter, Notice, State } from "../lib/ui.js";
 
+import { Calls, FunctionPart } from "./function.js";
+import { JobPart, Output, Results } from "./gpujob.js";
+import { History, RunPart, WorkflowPart } from "./workflow.js";
+
 export const Owned = ({ by, namespace }) => by.map((owner) => {
   const kind = byKind[owner.kind];
   const shown = `${owner.kind}/${owner.name}`;
@@ -146,7 +150,8 @@ const Hidden = ({ object }) => html`<${Card} title="Data"><${Fields} of=${[["Typ
   <ul class="data">${Object.keys(object.data ?? {}).map((key) => html`<li key=${key}><b>${key}</b> <span class="quiet">hidden</span></li>`)}</ul></${Card}>`;
 
 export const PARTS = {
+  workflows: WorkflowPart, workflowruns: RunPart, gpujobs: JobPart, functions: FunctionPart,
   deployments: Workload, replicasets: Workload, daemonsets: Workload, jobs: Workload, pods: Pod, nodes: Node, services: Service, ingresses: Ingress,
   horizontalpodautoscalers: Autoscaler, configmaps: Data, secrets: Hidden,
 };
-export const TABS = { pods: { logs: Logs, terminal: Terminal } };
+export const TABS = { pods: { logs: Logs, terminal: Terminal }, workflowruns: { history: History }, gpujobs: { output: Output, results: Results }, functions: { calls: Calls } };
