@@ -13,7 +13,8 @@ from minik8s.api.kinds.node import Node
 from minik8s.client.base import Client
 from minik8s.client.informer import Informers
 from minik8s.config import Config
-from minik8s.faas.gateway.gateway import ANNOTATION, Gateway
+from minik8s.faas.gateway import ANNOTATION
+from minik8s.faas.gateway.gateway import Gateway
 from minik8s.log import get_logger
 from minik8s.roles.identity import NodeIdentity
 from minik8s.roles.listening import listening_at

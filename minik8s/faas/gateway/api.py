@@ -20,7 +20,7 @@ from minik8s.api.meta import is_true
 from minik8s.apiserver.request import ApiResponse, json_response
 from minik8s.apiserver.verbs import Call
 from minik8s.client.informer import Informers
-from minik8s.faas.gateway.gateway import ANNOTATION
+from minik8s.faas.gateway import ANNOTATION
 from minik8s.faas.gateway.records import KEPT, merged
 from minik8s.log import get_logger
 

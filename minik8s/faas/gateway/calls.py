@@ -23,7 +23,7 @@ from minik8s.api.errors import (
 )
 from minik8s.faas.gateway import routing, wire
 from minik8s.faas.gateway.failures import InvokeError, LoadError, WorkerLost, refusal
-from minik8s.faas.gateway.fleet import Fleet, Replica
+from minik8s.faas.gateway.fleet import Fleet, Load, Replica
 from minik8s.faas.gateway.inbound import Inbound
 from minik8s.faas.gateway.loading import Loader
 from minik8s.faas.gateway.records import Record, Records
@@ -44,6 +44,7 @@ log = get_logger("gateway")
 class Seat(NamedTuple):
     """A call's place at a pod."""
 
+    load: Load
     fleet: Fleet
     replica: Replica
     revision: Revision
@@ -61,15 +62,16 @@ class Note:
 
 
 class Calls:
-    """`later` hands a request over to the queue of asynchronous calls and returns the answer's body. `bits` are random
-    bits, as many as one asks for; `draw` is random from [0, 1). `queue`: calls of a function that may wait beyond what
-    all its replicas have in flight."""
+    """`wanted` is called when a call begins to wait. `later` hands a request over to the queue of asynchronous calls and
+    returns the answer's body. `bits` are random bits, as many as one asks for; `draw` is random from [0, 1). `queue`:
+    calls of a function that may wait beyond what all its replicas have in flight."""
 
     def __init__(
         self,
         view: View,
         loader: Loader,
         records: Records,
+        wanted: Callable[[], None],
         *,
         later: Callable[[Target, Asked, str, bytes, Trace], Awaitable[bytes]],
         bits: Callable[[int], int],
@@ -80,6 +82,7 @@ class Calls:
         self._view = view
         self._loader = loader
         self._records = records
+        self._wanted = wanted
         self._later = later
         self._bits = bits
         self._draw = draw
@@ -184,7 +187,7 @@ class Calls:
         deadline = self._clock() + self._hold
         while True:
             seat = await self._seat(target, deadline, note)
-            fleet, replica, revision = seat
+            load, fleet, replica, revision = seat
             link: Link | None = None
             try:
                 note.revision = revision.name
@@ -213,7 +216,7 @@ class Calls:
                     if not isinstance(sent.body, bytes):
                         await link.stop_sending()
                     replica.done(revision.name, link, self._clock())
-                fleet.leave()
+                load.leave()
                 fleet.give_back(replica)
 
     async def _handed_over(
@@ -252,18 +255,21 @@ class Calls:
                 note.cold = True
                 await self._until(target.changed(), target, deadline)
                 continue
-            fleet = self._view.fleet(revision.fleet)
-            fleet.enter()
+            load, fleet = self._view.load(revision), self._view.fleet(revision)
+            load.enter()
             replica = fleet.take(revision.spec.concurrency)
             if replica is None:
                 note.cold = note.cold or not fleet.replicas
+                load.waiting += 1
+                self._wanted()
                 try:
                     replica = await self._until(fleet.wait(revision.spec.concurrency), target, deadline)
                 finally:
+                    load.waiting -= 1
                     if replica is None:
-                        fleet.leave()
+                        load.leave()
             if replica is not None:
-                return Seat(fleet, replica, revision)
+                return Seat(load, fleet, replica, revision)
 
     async def _until(self, wait: Awaitable[Replica | None], target: Target, deadline: float) -> Replica | None:
         try:
@@ -278,7 +284,7 @@ class Calls:
 
     async def _link(self, seat: Seat, sent: Sent, note: Note, deadline: float) -> Link | None:
         """A connection to the pod, with the code in it as far as we know; None: to be tried elsewhere, or again."""
-        fleet, replica, revision = seat
+        _, fleet, replica, revision = seat
         try:
             if revision.name not in replica.loaded and (replica.fresh or not isinstance(sent.body, bytes)):
                 note.cold = True

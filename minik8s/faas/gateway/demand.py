@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from minik8s.aio import wait_any
 from minik8s.api.errors import StatusError
-from minik8s.faas.gateway.fleet import Fleet
+from minik8s.faas.gateway.fleet import Load
 from minik8s.log import get_logger
 
 PERIOD: Final = 1.0  # seconds
@@ -21,13 +21,13 @@ log = get_logger("gateway")
 
 
 class Demand:
-    """`fleets` are all there are, by (namespace/name, shape); `send` posts what they want."""
+    """`loads` are all there are, by (namespace/name, shape); `send` posts what they want."""
 
     def __init__(
-        self, node: str, fleets: Mapping[tuple[str, str], Fleet], send: Callable[[Json], Awaitable[object]]
+        self, node: str, loads: Mapping[tuple[str, str], Load], send: Callable[[Json], Awaitable[object]]
     ) -> None:
         self._node = node
-        self._fleets = fleets
+        self._loads = loads
         self._send = send
         self._active = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -50,7 +50,7 @@ class Demand:
             report, busy = self._report()
             if not report:
                 self._active.clear()
-                if any(fleet.busy for fleet in self._fleets.values()):  # since we looked
+                if any(load.busy for load in self._loads.values()):  # since we looked
                     self._active.set()
                 continue
             try:
@@ -58,22 +58,25 @@ class Demand:
                 self._told = busy
                 await asyncio.sleep(AT_LEAST)
             except StatusError as error:
-                log.debug("the demand was not taken", error=str(error))
+                log.warning("the autoscaler was not told of calls", error=str(error))
                 await asyncio.sleep(AGAIN)
                 self._urgent.set()
 
     def _report(self) -> tuple[Json, set[tuple[str, str]]]:
+        """By function, an entry for each shape; and which of them are not at rest."""
         report: Json = {}
         busy: set[tuple[str, str]] = set()
-        for key, fleet in self._fleets.items():
-            usage = fleet.usage()
-            if fleet.busy or usage.requests or usage.concurrency:
+        for key, load in self._loads.items():
+            usage = load.usage()
+            if load.busy or usage.requests or usage.concurrency:
                 busy.add(key)
             elif key not in self._told:
                 continue
             function, shape = key
-            report[f"{function}#{shape}"] = {
-                "shape": shape, "concurrency": round(usage.concurrency, 4), "waiting": usage.waiting,
-                "requests": usage.requests,
-            }  # fmt: skip
+            report.setdefault(function, []).append(
+                {
+                    "shape": shape, "concurrency": round(usage.concurrency, 4), "waiting": usage.waiting,
+                    "requests": usage.requests,
+                }
+            )  # fmt: skip
         return report, busy

@@ -113,27 +113,62 @@ def best(replicas: Iterable[Replica], limit: int, now: float) -> Replica | None:
 
 
 class Usage(NamedTuple):
-    """Of a fleet since it was asked last. `concurrency`: calls in flight or waiting, on average over the time."""
+    """Since it was asked last. `concurrency`: calls in flight or waiting, on average over the time."""
 
     concurrency: float
     waiting: int
     requests: int
 
 
-class Fleet:
-    """`wanted` is called when a call begins to wait, `woken` when the first of many comes. `clock` is the loop's."""
+class Load:
+    """How much of a function is wanted, in pods of one shape: what the autoscaler goes by. `woken` is called when the
+    first call of many comes."""
 
-    def __init__(self, clock: Callable[[], float], *, wanted: Callable[[], None], woken: Callable[[], None]) -> None:
-        self.replicas: dict[str, Replica] = {}
+    def __init__(self, clock: Callable[[], float], woken: Callable[[], None]) -> None:
+        self.busy = 0
+        self.waiting = 0
         self._clock = clock
-        self._wanted = wanted
         self._woken = woken
-        self._waiting: deque[tuple[asyncio.Future[Replica | None], int]] = deque()
-        self._retry: asyncio.TimerHandle | None = None
-        self._busy = 0
         self._requests = 0
         self._area = 0.0
         self._since = self._asked = clock()
+
+    def enter(self) -> None:
+        self._count(1)
+        self._requests += 1
+        if self.busy == 1:
+            self._woken()
+
+    def leave(self) -> None:
+        self._count(-1)
+
+    def _count(self, by: int) -> None:
+        now = self._clock()
+        self._area += self.busy * (now - self._since)
+        self._since = now
+        self.busy += by
+
+    @property
+    def idle(self) -> bool:
+        return not (self.busy or self._requests)
+
+    def usage(self) -> Usage:
+        self._count(0)
+        passed = self._since - self._asked
+        average = self._area / passed if passed > 0 else float(self.busy)
+        requests, self._requests = self._requests, 0
+        self._area, self._asked = 0.0, self._since
+        return Usage(average, self.waiting, requests)
+
+
+class Fleet:
+    """`clock` is the loop's."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.replicas: dict[str, Replica] = {}
+        self._clock = clock
+        self._waiting: deque[tuple[asyncio.Future[Replica | None], int]] = deque()
+        self._retry: asyncio.TimerHandle | None = None
 
     # -- places
 
@@ -151,8 +186,6 @@ class Fleet:
         entry = (future, limit)
         self._waiting.append(entry)
         self._grant()
-        if not future.done():
-            self._wanted()
         try:
             return await future
         except asyncio.CancelledError:
@@ -219,40 +252,6 @@ class Fleet:
             if not future.done():
                 future.set_result(None)
 
-    # -- what the autoscaler goes by
-
-    def enter(self) -> None:
-        self._count(1)
-        self._requests += 1
-        if self._busy == 1:
-            self._woken()
-
-    def leave(self) -> None:
-        self._count(-1)
-
-    def _count(self, by: int) -> None:
-        now = self._clock()
-        self._area += self._busy * (now - self._since)
-        self._since = now
-        self._busy += by
-
-    @property
-    def busy(self) -> int:
-        return self._busy
-
-    @property
-    def empty(self) -> bool:
-        """Nothing would be lost with it."""
-        return not (self.replicas or self._busy or self._requests)
-
     @property
     def waiting(self) -> int:
         return len(self._waiting)
-
-    def usage(self) -> Usage:
-        self._count(0)
-        passed = self._since - self._asked
-        average = self._area / passed if passed > 0 else float(self._busy)
-        requests, self._requests = self._requests, 0
-        self._area, self._asked = 0.0, self._since
-        return Usage(average, len(self._waiting), requests)

@@ -29,7 +29,6 @@ from minik8s.faas.gateway.view import Target, View
 from minik8s.faas.gateway.wire import Asked
 from minik8s.faas.queue.queue import ENVELOPE, Envelope
 
-ANNOTATION = f"{GROUP}/gateway"  # of a Node: the URL of its gateway
 DEMANDS = f"/apis/{GROUP}/v1/functiondemands"
 QUEUE = 100  # calls of a function that may wait beyond what all its replicas could have in flight
 BACKLOG = 4096
@@ -54,15 +53,14 @@ class Gateway:
         self.view = View(
             informers,
             node,
-            wanted=lambda: self._demand.wanted(),
             woken=lambda: self._demand.woken(),
             moved=lambda: self._verdicts.moved(),
         )
         self._loader = Loader(client)
         self._verdicts = Verdicts(client, self.view, self._loader)
-        self._demand = Demand(node, self.view.fleets, self._tell)
+        self._demand = Demand(node, self.view.loads, self._tell)
         self._calls = Calls(
-            self.view, self._loader, self.records,
+            self.view, self._loader, self.records, self._demand.wanted,
             later=self._enqueue, bits=self._random.getrandbits, draw=self._random.random, queue=queue, hold=hold,
         )  # fmt: skip
         self.view.follow()
@@ -124,10 +122,7 @@ class Gateway:
     # -- housekeeping
 
     async def _tidy(self) -> None:
-        before = asyncio.get_running_loop().time() - IDLE
-        for fleet in self.view.fleets.values():
-            for replica in fleet.replicas.values():
-                replica.tidy(before)
+        self.view.tidy(asyncio.get_running_loop().time() - IDLE)
 
     def _in_flight(self) -> list[tuple[str, int]]:
         return [
@@ -138,7 +133,7 @@ class Gateway:
 
     def _waiting(self) -> list[tuple[str, int]]:
         return [
-            (metrics.labels(function=function, shape=shape), fleet.waiting)
-            for (function, shape), fleet in self.view.fleets.items()
-            if fleet.waiting
+            (metrics.labels(namespace=key.partition("/")[0], function=key.partition("/")[2], shape=shape), load.waiting)
+            for (key, shape), load in self.view.loads.items()
+            if load.waiting
         ]

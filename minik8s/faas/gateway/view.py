@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from minik8s.api.kinds.function import LABEL, PROCESS, Function
-from minik8s.api.kinds.functionrevision import SHAPE_LABEL, FunctionRevision, FunctionRevisionSpec
+from minik8s.api.kinds.functionrevision import SHAPE_LABEL, SHARED, FunctionRevision, FunctionRevisionSpec
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.trigger import Trigger
 from minik8s.api.meta import condition
 from minik8s.client.informer import Informers
-from minik8s.faas.gateway.fleet import Fleet, Place, Replica
+from minik8s.faas.gateway.fleet import Fleet, Load, Place, Replica
 from minik8s.faas.gateway.routing import Routes, Rule
 
 PORT = 8080  # of every runtime
@@ -42,7 +42,7 @@ class Revision(NamedTuple):
     @property
     def fleet(self) -> tuple[str, str]:
         """Whose pods can hold it."""
-        return self.function if self.spec.isolation != PROCESS else self.namespace, self.spec.shape
+        return (f"{self.namespace}/{SHARED}" if self.spec.isolation == PROCESS else self.function), self.spec.shape
 
 
 class Target:
@@ -85,28 +85,28 @@ class Target:
 
 
 class View:
-    """`wanted` and `woken` as for Fleet; `moved` is called when pods or revisions have come or changed."""
+    """`woken` as for Load; `moved` is called when pods or revisions have come or changed."""
 
     def __init__(
         self,
         informers: Informers,
         node: str,
         *,
-        wanted: Callable[[], None],
         woken: Callable[[], None],
         moved: Callable[[], None],
     ) -> None:
         self.targets: dict[str, Target] = {}  # by namespace/name
         self.revisions: dict[str, Revision] = {}  # by namespace/name
-        self.fleets: dict[tuple[str, str], Fleet] = {}
+        self.fleets: dict[tuple[str, str], Fleet] = {}  # by whose pods, and of which shape
+        self.loads: dict[tuple[str, str], Load] = {}  # by namespace/name, and shape
         self._node = node
-        self._wanted, self._woken, self._moved = wanted, woken, moved
+        self._woken, self._moved = woken, moved
         self._places: dict[str, tuple[tuple[str, str], Place]] = {}  # by pod: its fleet, and who it is
         self._compiled: Routes | None = None
         self._functions = informers.of(Function)
         self._revisions = informers.of(FunctionRevision)
         self._triggers = informers.of(Trigger)
-        self._pods = informers.of(Pod, labels=SHAPE_LABEL)
+        self._pods = informers.of(Pod, labels=LABEL)
         self._nodes = informers.of(Node)
         self._pods.add_index("node", lambda pod: (pod.spec.nodeName,))
 
@@ -135,11 +135,20 @@ class View:
     def namespaces(self) -> set[str]:
         return {function.metadata.namespace for function in self._functions.list()}
 
-    def fleet(self, key: tuple[str, str]) -> Fleet:
+    def fleet(self, revision: Revision) -> Fleet:
+        return self._fleet(revision.fleet)
+
+    def load(self, revision: Revision) -> Load:
+        key = revision.function, revision.spec.shape
+        found = self.loads.get(key)
+        if found is None:
+            found = self.loads[key] = Load(asyncio.get_running_loop().time, self._woken)
+        return found
+
+    def _fleet(self, key: tuple[str, str]) -> Fleet:
         found = self.fleets.get(key)
         if found is None:
-            clock = asyncio.get_running_loop().time
-            found = self.fleets[key] = Fleet(clock, wanted=self._wanted, woken=self._woken)
+            found = self.fleets[key] = Fleet(asyncio.get_running_loop().time)
         return found
 
     def live(self, revision: Revision) -> bool:
@@ -210,18 +219,22 @@ class View:
             replica = fleet.drop(sample.key)
             if replica is not None and (new is None or _ended(new)):
                 replica.lose("the pod has ended")
-            self._forget(known[0])
         if now is not None:
             self._places[sample.key] = now
             fresh = self._pods.has_synced
-            self.fleet(now[0]).put(Replica(now[1], own=now[1].node == self._node, fresh=fresh))
+            self._fleet(now[0]).put(Replica(now[1], own=now[1].node == self._node, fresh=fresh))
         self._moved()
 
-    def _forget(self, key: tuple[str, str]) -> None:
-        """Shapes come and go; a fleet without anything is none."""
-        fleet = self.fleets[key]
-        if fleet.empty:
-            del self.fleets[key]
+    def tidy(self, before: float) -> None:
+        """Close connections that have been idle since; shapes come and go, and a fleet without anything is none."""
+        for key, fleet in list(self.fleets.items()):
+            if not fleet.replicas and not fleet.waiting:
+                del self.fleets[key]
+            for replica in fleet.replicas.values():
+                replica.tidy(before)
+        for key, load in list(self.loads.items()):
+            if load.idle and key[0] not in self.targets:
+                del self.loads[key]
 
     def _place(self, pod: Pod) -> tuple[tuple[str, str], Place] | None:
         """Where a pod is called, and as part of what; None if it is not to be called."""
@@ -231,9 +244,8 @@ class View:
         node = self._nodes.get(None, pod.spec.nodeName)
         if node is not None and not _ready(node):
             return None
-        shape, function = meta.labels.get(SHAPE_LABEL, ""), meta.labels.get(LABEL, "")
-        owner = f"{meta.namespace}/{function}" if function else meta.namespace
-        return (owner, shape), Place(pod.key, status.podIP, PORT, pod.spec.nodeName)
+        fleet = f"{meta.namespace}/{meta.labels.get(LABEL, '')}", meta.labels.get(SHAPE_LABEL, "")
+        return fleet, Place(pod.key, status.podIP, PORT, pod.spec.nodeName)
 
 
 def _ready(node: Node) -> bool:

@@ -230,7 +230,7 @@ class Site:
                 return answer.status, data, answer.headers
 
     def fleet(self, name: str = "f", shape: str = "s") -> Fleet:
-        return self.gateway.view.fleet((f"default/{name}", shape))
+        return self.gateway.view._fleet((f"default/{name}", shape))
 
     async def until(self, test: Callable[[], Any], seconds: float = 5.0) -> Any:
         """For what nobody tells of: looks at each turn of the loop's I/O."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from minik8s.api.errors import BadRequest, MethodNotAllowed
 from minik8s.faas.gateway import routing, wire
 from minik8s.faas.gateway.body import HIGH, Body
-from minik8s.faas.gateway.fleet import Fleet, Place, Replica, best
+from minik8s.faas.gateway.fleet import Fleet, Load, Place, Replica, best
 from minik8s.faas.gateway.records import KEPT, Record, Records, merged
 from minik8s.faas.gateway.routing import Routes, Rule
 from minik8s.faas.gateway.trace import begun, hop
@@ -178,23 +178,23 @@ def test_a_pod_that_refuses_is_left_alone_ever_longer_until_it_answers() -> None
     assert best([one], 1, 0.0) is one
 
 
-async def test_a_fleet_tells_how_much_is_in_flight_on_average() -> None:
+async def test_a_load_tells_how_much_is_in_flight_on_average() -> None:
     now = 0.0
     woken: list[float] = []
-    fleet = Fleet(lambda: now, wanted=lambda: None, woken=lambda: woken.append(now))
-    fleet.enter()
+    load = Load(lambda: now, lambda: woken.append(now))
+    load.enter()
     now = 1.0
-    fleet.enter()
+    load.enter()
     now = 2.0
-    assert fleet.usage() == (1.5, 0, 2)
-    fleet.leave()
+    assert load.usage() == (1.5, 0, 2)
+    load.leave()
     now = 3.0
-    assert fleet.usage() == (1.0, 0, 0)
+    assert load.usage() == (1.0, 0, 0)
     assert woken == [0.0]
 
 
 async def test_places_are_given_in_order_and_none_is_lost() -> None:
-    fleet = Fleet(asyncio.get_running_loop().time, wanted=lambda: None, woken=lambda: None)
+    fleet = Fleet(asyncio.get_running_loop().time)
     waits = [asyncio.create_task(fleet.wait(1)) for _ in range(4)]
     await asyncio.sleep(0)
     assert fleet.waiting == 4

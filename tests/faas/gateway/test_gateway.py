@@ -97,7 +97,7 @@ async def test_calls_wait_for_the_first_pod_and_the_scaler_is_told_at_once() -> 
         await it.simple(pods=0)
         calls = [asyncio.create_task(it.call()) for _ in range(5)]
         await it.asked.wait()
-        entry = it.demands[0]["functions"]["default/f#s"]
+        (entry,) = it.demands[0]["functions"]["default/f"]
         assert it.demands[0]["gateway"] == "here"
         assert entry["waiting"] >= 1
         assert entry["shape"] == "s"
@@ -105,7 +105,7 @@ async def test_calls_wait_for_the_first_pod_and_the_scaler_is_told_at_once() -> 
         assert [(await call)[0] for call in calls] == [200] * 5
         shown = it.gateway.records.shown("default", "f")["items"]
         assert [each["cold"] for each in shown] == [True] * 5
-        await it.until(lambda: it.demands[-1]["functions"]["default/f#s"]["concurrency"] == 0)  # the last, and silence
+        await it.until(lambda: it.demands[-1]["functions"]["default/f"][0]["concurrency"] == 0)  # the last, and silence
 
 
 async def test_a_pod_that_does_not_listen_yet_is_tried_until_it_does() -> None:
@@ -113,7 +113,7 @@ async def test_a_pod_that_does_not_listen_yet_is_tried_until_it_does() -> None:
         await it.simple(pods=0)
         pod = await it.pod("f-0", "f", listening=False)
         call = asyncio.create_task(it.call())
-        await it.until(lambda: it.fleet().busy)
+        await it.until(lambda: it.gateway.view.targets["default/f"].busy)
         await asyncio.sleep(0.05)
         await pod.start()
         assert (await call)[0] == 200
@@ -466,7 +466,7 @@ async def test_a_call_held_for_a_function_follows_what_becomes_of_it() -> None:
         await it.until(lambda: it.gateway.view.targets["default/f"].busy and it.gateway.view.targets["default/g"].busy)
         await it.revision("f")
         await it.traffic("f", v1=100)
-        await it.until(lambda: ("default/f", "s") in it.gateway.view.fleets)
+        await it.until(lambda: ("default/f", "s") in it.gateway.view.loads)
         await it.revision("f", number=2, shape="t")  # the pods that come are of another shape
         await it.traffic("f", v2=100)
         await it.pod("f-0", "f", shape="t")
