@@ -35,6 +35,7 @@ from minik8s.controllers import build as build_controllers
 from minik8s.controllers.certificates import CertificateController
 from minik8s.controllers.settings import Settings
 from minik8s.faas.admission import WorkflowDefinitions
+from minik8s.faas.gateway.api import CallRecords
 from minik8s.faas.perform import NoFunctions
 from minik8s.faas.queue.triggers import TriggerSchedules
 from minik8s.hpc import build as build_hpc
@@ -202,6 +203,8 @@ async def open_master(config: Config, identity: MasterIdentity) -> AsyncIterator
         async with AsyncExitStack() as stack:
             master.functions = open_functions(config, master.handler, master.informers)
             master.calls = await stack.enter_async_context(open_calls(config, master.handler, master.informers))
+            if master.calls is not None:
+                master.calls.api.records = CallRecords(master.informers, master.kubelets.page).get
             functions = master.calls.functions if master.calls is not None else NoFunctions()
             kubelets = master.kubelets.context
             workflows = open_workflows(config, master.handler, master.informers, functions, kubelets)
