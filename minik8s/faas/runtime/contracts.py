@@ -102,6 +102,8 @@ def contract_of(target: Any) -> Contract:
         takes = 1  # main(params=None)
     if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
         takes = None
+    if kind == "main" and getattr(target, "__name__", "") == "run" and [p.name for p in positional] != ["params"]:
+        takes = None  # `run` is called as run(**params), whatever it takes
     return Contract(kind, target, takes, asynchronous)
 
 

@@ -77,6 +77,16 @@ def test_signatures(code: Any, name: str, takes: int | None, asynchronous: bool)
     assert (found.name, found.takes, found.asynchronous) == (name, takes, asynchronous)
 
 
+def test_run_is_called_by_keyword() -> None:
+    def run(text: str, limit: int = 3) -> None: ...
+
+    assert contract_of(run).takes is None
+
+    def run(params: Any) -> None: ...  # type: ignore[no-redef]
+
+    assert contract_of(run).takes == 1
+
+
 def test_which_module(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="none"):
         find_module(tmp_path)
