@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
@@ -35,6 +35,7 @@ FRESH: Final = 1.0  # seconds for which an answer is given again
 SILENT: Final = 5.0  # seconds for which a node that did not answer is not asked again
 PATIENCE: Final = 2.0  # seconds for a node to answer
 AT_ONCE: Final = 32  # nodes asked at the same time
+LONGEST_STDERR: Final = 4096  # bytes that are kept of what a command says
 LONGEST: Final = 16 << 20  # bytes of an answer; a hundred pods take some 100 KiB
 PATH: Final = "/stats/summary"
 

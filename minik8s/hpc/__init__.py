@@ -1,4 +1,4 @@
-"""Jobs on supercomputers: GpuJobs sent to Slurm over SSH. `build` puts the controllers together."""
+"""Jobs on supercomputers: GpuJobs sent to Slurm over SSH, or run as pods. `build` puts the controllers together."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     from minik8s.client.informer import Informers
     from minik8s.client.recorder import Recorder
     from minik8s.hpc.endpoints import JobFiles
+    from minik8s.hpc.local import Exec
 
 
 def build(
-    client: Client, informers: Informers, recorder_factory: Callable[[str], Recorder], files: JobFiles
+    client: Client, informers: Informers, recorder_factory: Callable[[str], Recorder], files: JobFiles, run: Exec
 ) -> list[Controller]:
-    """The controllers of HpcClusters and GpuJobs, which share connections."""
+    """The controllers of HpcClusters and GpuJobs, which share connections. `run`: in a pod, by its kubelet."""
     from minik8s.hpc.clusters import HpcClusterController
     from minik8s.hpc.gpujob import GpuJobController
+    from minik8s.hpc.local import LocalPlaces
 
-    clusters = HpcClusterController(client, informers, recorder_factory("hpccluster-controller"), files.results)
+    local = LocalPlaces(client, informers, files.results, files.packed, run)
+    clusters = HpcClusterController(client, informers, recorder_factory("hpccluster-controller"), files.results, local)
     recorder = recorder_factory("gpujob-controller")
-    jobs = GpuJobController(client, informers, recorder, clusters, files.packed, files.results, files.blobs)
+    jobs = GpuJobController(client, informers, recorder, clusters, local, files.packed, files.results, files.blobs)
     files.source_arrived = jobs.source_arrived
     return [clusters, jobs]

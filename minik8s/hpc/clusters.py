@@ -10,7 +10,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from minik8s.api.errors import NotFound
-from minik8s.api.kinds.hpccluster import HpcCluster, HpcClusterSpec
+from minik8s.api.kinds.hpccluster import LOCAL, HpcCluster, HpcClusterSpec, HpcClusterStatus, LocalCluster
 from minik8s.api.kinds.secret import Secret
 from minik8s.api.meta import Condition
 from minik8s.client.base import Client
@@ -19,10 +19,12 @@ from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock, system_clock
 from minik8s.controllers.status import difference, with_condition
+from minik8s.hpc.local import LocalPlaces
 from minik8s.hpc.results import Results
 from minik8s.hpc.site import Site
 from minik8s.hpc.ssh import Login, Unreachable
 
+LOOK_AT_NODES = 30.0  # seconds until the devices of a local cluster are counted again
 Key = tuple[str, str, str]  # namespace, cluster, Secret
 
 
@@ -34,12 +36,14 @@ class HpcClusterController(Controller):
     workers = 2
 
     def __init__(
-        self, client: Client, informers: Informers, recorder: Recorder, results: Results, clock: Clock = system_clock
-    ) -> None:
+        self, client: Client, informers: Informers, recorder: Recorder, results: Results, local: LocalPlaces,
+        clock: Clock = system_clock,
+    ) -> None:  # fmt: skip
         super().__init__(client, informers)
         self._clusters = informers.of(HpcCluster)
         self._recorder = recorder
         self._results = results
+        self._local = local
         self._clock = clock
         self._sites: dict[Key, tuple[Site, asyncio.Task[None], HpcClusterSpec]] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -120,9 +124,20 @@ class HpcClusterController(Controller):
                 self._sites.pop(each)[1].cancel()
             self.on_cluster(namespace, name)
             return None
-        site = self.site(cluster)
-        await self._tell(cluster, site)
+        if cluster.spec.type == LOCAL:
+            await self._tell_local(cluster, cluster.spec.local or LocalCluster())
+            return LOOK_AT_NODES
+        await self._tell(cluster, self.site(cluster))
         return None
+
+    async def _tell_local(self, cluster: HpcCluster, local: LocalCluster) -> None:
+        devices = self._local.devices(local)
+        none = f"no node has {local.resourceName}: jobs with gpus wait (minik8s doctor gpu says what a node lacks)"
+        reason, text = ("Devices", devices) if devices else ("NoDevice", none)
+        condition = Condition(type="Reachable", status="True", reason=reason, message=text)
+        conditions = with_condition(cluster.status.conditions, condition, self._clock())
+        generation = cluster.metadata.generation
+        await self._write(cluster, replace(cluster.status, conditions=conditions, observedGeneration=generation))
 
     async def _tell(self, cluster: HpcCluster, site: Site) -> None:
         old = cluster.status
@@ -147,11 +162,17 @@ class HpcClusterController(Controller):
             conditions=with_condition(old.conditions, condition, self._clock()),
             observedGeneration=cluster.metadata.generation,
         )
-        patch = difference(old, new)
-        if patch is None:
+        if not await self._write(cluster, new):
             return
+        if condition.status == "False" and condition.reason != "Connecting":
+            self._recorder.event(cluster, "Warning", condition.reason, condition.message)
+
+    async def _write(self, cluster: HpcCluster, status: HpcClusterStatus) -> bool:
+        """Whether it is another one."""
+        patch = difference(cluster.status, status)
+        if patch is None:
+            return False
         meta = cluster.metadata
         done = await self.client.patch(HpcCluster, meta.name, meta.namespace, {"status": patch}, subresource="status")
         await self._clusters.caught_up(done.metadata.resourceVersion)
-        if condition.status == "False" and condition.reason != "Connecting":
-            self._recorder.event(cluster, "Warning", condition.reason, condition.message)
+        return True

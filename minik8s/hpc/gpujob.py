@@ -30,7 +30,7 @@ from minik8s.api.kinds.gpujob import (
     GpuJob,
     GpuJobStatus,
 )  # fmt: skip
-from minik8s.api.kinds.hpccluster import HpcCluster
+from minik8s.api.kinds.hpccluster import LOCAL, HpcCluster
 from minik8s.api.meta import Json
 from minik8s.apiserver.uploads import Blobs
 from minik8s.client.base import Client
@@ -39,11 +39,12 @@ from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock, parse_time, rfc3339, system_clock
 from minik8s.controllers.status import difference
-from minik8s.hpc import progress, remote_text, results, sources
-from minik8s.hpc.batch_script import batch_script, options
+from minik8s.hpc import progress, results, sources
 from minik8s.hpc.clusters import HpcClusterController
+from minik8s.hpc.local import LocalPlaces
+from minik8s.hpc.place import Place, Refused
 from minik8s.hpc.reports import hopeless
-from minik8s.hpc.site import Site, Tracked
+from minik8s.hpc.slurm import SlurmPlace
 from minik8s.hpc.ssh import RemoteFileError, Unreachable
 
 RETRY = 5.0  # seconds until a cluster that is out of reach, or full, is tried again
@@ -57,13 +58,14 @@ class GpuJobController(Controller):
 
     def __init__(
         self, client: Client, informers: Informers, recorder: Recorder, clusters: HpcClusterController,
-        files: Path, kept: results.Results, blobs: Blobs, clock: Clock = system_clock,
+        local: LocalPlaces, files: Path, kept: results.Results, blobs: Blobs, clock: Clock = system_clock,
     ) -> None:  # fmt: skip
         super().__init__(client, informers)
         self._jobs = informers.of(GpuJob)
         self._clusters = informers.of(HpcCluster)
         self._recorder = recorder
         self._sites = clusters
+        self._local = local
         self._packed = files
         self._results = kept
         self._blobs = blobs
@@ -73,6 +75,7 @@ class GpuJobController(Controller):
         self._jobs.on_change(self._changed)
         clusters.on_job = self._told
         clusters.on_cluster = self._cluster_changed
+        local.told = self._told
 
     def _changed(self, old: GpuJob | None, new: GpuJob | None) -> None:
         job = new or old
@@ -132,6 +135,9 @@ class GpuJobController(Controller):
         except Unreachable as error:
             await self._say(job, "ClusterUnreachable", str(error))
             return RETRY
+        except Refused as error:
+            await self._finish(job, FAILED, "NotSupported", str(error))
+            return None
         except RemoteFileError as error:
             await self._say(job, "RemoteFileError", f"the cluster cannot take the job's files: {error}")
             return RETRY
@@ -146,15 +152,15 @@ class GpuJobController(Controller):
             return None
         if phase == PENDING:
             return await self._begin(job)
-        site = self._site(job)
+        place = self._place(job)
         if phase == UPLOADING:
-            await self._upload(job, site)
+            await self._upload(job, place)
         elif phase == SUBMITTED:
-            return await self._submit(job, site)
+            return await self._submit(job, place)
         elif phase in (QUEUED, RUNNING):
-            return await self._follow(job, site)
+            return await self._follow(job, place)
         elif phase == DOWNLOADING:
-            await self._download(job, site)
+            await self._download(job, place)
         return None
 
     def _cluster(self, job: GpuJob) -> HpcCluster | None:
@@ -165,14 +171,17 @@ class GpuJobController(Controller):
         found = self._clusters.list(space)
         return found[0] if len(found) == 1 else self._clusters.get(space, "default")
 
-    def _site(self, job: GpuJob) -> Site:
+    def _place(self, job: GpuJob) -> Place:
         cluster = self._cluster(job)
         if cluster is None:
             name = job.status.clusterName or job.spec.clusterName
             what = f'the HpcCluster "{name}" is not there' if name else (
                 "there is no HpcCluster in this namespace, or several: name one in spec.clusterName")  # fmt: skip
             raise Unreachable("ClusterMissing", what)
-        return self._sites.site(cluster, job.spec.secretRef.name if job.spec.secretRef else "")
+        if cluster.spec.type == LOCAL:
+            return self._local.of(cluster)
+        site = self._sites.site(cluster, job.spec.secretRef.name if job.spec.secretRef else "")
+        return SlurmPlace(site, cluster.spec.workRoot, self._results)
 
     async def _begin(self, job: GpuJob) -> float | None:
         wait = progress.dependencies(job.spec, lambda name: self._jobs.get(job.metadata.namespace, name))
@@ -185,11 +194,9 @@ class GpuJobController(Controller):
         if wait is not None:
             await self._say(job, wait.reason, wait.message)
             return None
-        site = self._site(job)
-        site.connection  # noqa: B018 - raises while there is none: the home folder is not known yet
+        folder = self._place(job).folder(job)
         cluster = self._cluster(job)
         assert cluster is not None
-        folder = progress.remote_folder(job, site.home, cluster.spec.workRoot)
         status = replace(
             job.status, phase=UPLOADING, reason="", message="", clusterName=cluster.metadata.name, remotePath=folder,
             submissionId=progress.submission_id(job, 0), observedGeneration=job.metadata.generation,
@@ -197,14 +204,14 @@ class GpuJobController(Controller):
         await self._write(job, status)
         return None
 
-    async def _upload(self, job: GpuJob, site: Site) -> None:
+    async def _upload(self, job: GpuJob, place: Place) -> None:
         packed = self._packed / f"{job.metadata.uid}.tar"
         try:
             sha256 = await self._pack(job, packed)
         except sources.BadSource as error:
             await self._finish(job, FAILED, "InvalidSource", str(error))
             return
-        await site.put_sources(job.status.remotePath, packed, sha256)
+        await place.put_sources(job, packed, sha256)
         packed.unlink(missing_ok=True)
         await self._write(job, replace(job.status, phase=SUBMITTED, reason="", message=""))
 
@@ -222,16 +229,11 @@ class GpuJobController(Controller):
             files |= {name: base64.b64decode(data) for name, data in found.binaryData.items()}
         return await asyncio.to_thread(sources.pack_files, files, target)
 
-    async def _submit(self, job: GpuJob, site: Site) -> float | None:
-        status, spec = job.status, job.spec
-        if spec.cancel:
-            return await self._cancel(job, site)
-        text = "" if spec.script else batch_script(
-            spec, f"{status.remotePath}/{remote_text.CONTROL}", status.submissionId)  # fmt: skip
-        unit = remote_text.submit(
-            status.remotePath, status.submissionId, options(spec), spec.workDir, progress.script_path(job), text
-        )
-        answer = await site.submit(unit)
+    async def _submit(self, job: GpuJob, place: Place) -> float | None:
+        status = job.status
+        if job.spec.cancel:
+            return await self._cancel(job, place)
+        answer = await place.submit(job)
         if answer.refused:
             await self._finish(job, FAILED, "SubmitRejected", answer.message)
             return None
@@ -245,79 +247,47 @@ class GpuJobController(Controller):
         self._recorder.event(job, "Normal", "Submitted", f"Submitted to {status.clusterName} as job {answer.job_id}")
         return None
 
-    async def _follow(self, job: GpuJob, site: Site) -> float | None:
+    async def _follow(self, job: GpuJob, place: Place) -> float | None:
         status = job.status
-        site.track(
-            Tracked(
-                job.metadata.uid, status.remotePath, status.submissionId, status.jobId,
-                progress.expected_tasks(job.spec), progress.outputs(job.spec),
-            )
-        )  # fmt: skip
-        tracked = site.jobs[job.metadata.uid]
-        seen = tracked.observation
-        if seen is None and not tracked.lost:
-            return await self._cancel(job, site) if job.spec.cancel else None
-        assert seen is not None
-        new = progress.advanced(job, seen, self._clock(), lost=tracked.lost)
+        seen, lost, again = await place.look(job)
+        if seen is None:
+            return await self._cancel(job, place) if job.spec.cancel else again
+        new = progress.advanced(job, seen, self._clock(), lost=lost)
         if new.phase in (DOWNLOADING, SUBMITTED):
-            site.forget(job.metadata.uid)
+            place.forget(job)
         if new.phase == RUNNING and status.phase != RUNNING:
             self._recorder.event(job, "Normal", "Started", f"Job {status.jobId} runs on {new.nodes or 'the cluster'}")
         if new.phase == SUBMITTED:
             self._recorder.event(job, "Warning", "Retrying", new.message)
         if new.phase == QUEUED and hopeless(seen):
-            await site.connection.run(remote_text.cancel(status.remotePath, status.submissionId, status.jobId))
-            site.forget(job.metadata.uid)
+            await place.cancel(job)
+            place.forget(job)
             await self._finish(job, FAILED, seen.reason, "the job waits for a dependency that will never be satisfied")
             return None
         await self._write(job, new)
-        return await self._cancel(job, site) if job.spec.cancel and new.phase in (QUEUED, RUNNING) else None
+        return await self._cancel(job, place) if job.spec.cancel and new.phase in (QUEUED, RUNNING) else again
 
-    async def _cancel(self, job: GpuJob, site: Site) -> float | None:
+    async def _cancel(self, job: GpuJob, place: Place) -> float | None:
         """Say it, and wait until the cluster says so too; what was never submitted is at its end."""
-        status, uid, now = job.status, job.metadata.uid, self._clock()
-        if now - self._cancelled.get(uid, 0.0) >= CANCEL_AGAIN:
-            unit = remote_text.cancel(status.remotePath, status.submissionId, status.jobId)
-            await site.connection.run(unit)
+        uid, now = job.metadata.uid, self._clock()
+        if now_due(now, self._cancelled.get(uid)):
+            await place.cancel(job)
             self._cancelled[uid] = now
-        if not status.jobId:
+        if not job.status.jobId:
             await self._finish(job, CANCELLED, "CancelledByUser", "cancelled before the cluster had taken it")
             return None
-        site.wake()
         return CANCEL_AGAIN
 
-    async def _download(self, job: GpuJob, site: Site) -> None:
-        status, uid = job.status, job.metadata.uid
-        answer = await site.connection.run(remote_text.listing(status.remotePath, results.MAX_FILES * 4))
-        chosen = results.choose(job.spec, results.parse_listing(answer.text))[: results.MAX_FILES]
-        missing: list[str] = []
-        total = 0
-        for each in chosen:
-            total += each.size
-            if total > results.MAX_BYTES:
-                missing.append(f"{each.path}: larger than the limit of {results.MAX_BYTES} bytes for all results")
-                break
-            try:
-                await self._fetch(site, f"{status.remotePath}/work/{each.path}", uid, each)
-            except (RemoteFileError, sources.BadSource) as error:
-                missing.append(f"{each.path}: {error}")
-        here = self._results.index(uid)
-        message = status.message
+    async def _download(self, job: GpuJob, place: Place) -> None:
+        missing = await place.bring(job)
+        here = self._results.index(job.metadata.uid)
+        message = job.status.message
         if missing:
             message = f"{message}; {len(missing)} results could not be fetched ({missing[0]})".lstrip("; ")
-        status = replace(status, message=message, files=len(here), bytes=sum(each.size for each in here))
+        status = replace(job.status, message=message, files=len(here), bytes=sum(each.size for each in here))
         if not progress.keeps_folder(job, status.outcome):
-            await site.connection.run(remote_text.clean(status.remotePath))
+            await place.clean(job)
         await self._finish(replace(job, status=status), status.outcome or LOST, status.reason, message)
-
-    async def _fetch(self, site: Site, remote: str, uid: str, each: results.RemoteFile) -> None:
-        """A file is there whole, or under a name that nobody lists."""
-        place = self._results.place(uid, each.path)
-        if place.exists() and place.stat().st_size == each.size and place.stat().st_mtime >= each.modified:
-            return
-        partial = place.with_name(place.name + ".mk8s-part")
-        await site.connection.download(remote, str(partial))
-        partial.replace(place)
 
     async def _expire(self, job: GpuJob) -> float | None:
         self._cancelled.pop(job.metadata.uid, None)
@@ -349,7 +319,8 @@ class GpuJobController(Controller):
                 self._recorder.event(job, "Warning", "RemoteJobAbandoned", f"Job {job.status.jobId or 'of ours'} may "
                                      f"still run on {job.status.clusterName}: {error}")  # fmt: skip
         uid, archive = job.metadata.uid, job.spec.source.archive
-        (self._packed / f"{uid}.tar").unlink(missing_ok=True)
+        for file in self._packed.glob(f"{uid}.*"):
+            file.unlink(missing_ok=True)
         await asyncio.to_thread(self._results.remove, uid)
         kept = [f for f in job.metadata.finalizers if f != FINALIZER]
         patch: Json = {"metadata": {"uid": uid, "finalizers": kept or None}}
@@ -361,21 +332,17 @@ class GpuJobController(Controller):
 
     async def _end_remotely(self, job: GpuJob, waited: float) -> float | None:
         """Seconds to wait for it, None when it has ended."""
-        status, uid = job.status, job.metadata.uid
-        site = self._site(job)
-        if status.phase in (SUBMITTED, QUEUED, RUNNING):
+        uid = job.metadata.uid
+        place = self._place(job)
+        if job.status.phase in (SUBMITTED, QUEUED, RUNNING):
             if now_due(self._clock(), self._cancelled.get(uid)):
-                await site.connection.run(remote_text.cancel(status.remotePath, status.submissionId, status.jobId))
+                await place.cancel(job)
                 self._cancelled[uid] = self._clock()
-                site.wake()
-            tracked = site.jobs.get(uid)
-            ended = tracked is None or (tracked.observation is not None and tracked.observation.phase not in (
-                QUEUED, RUNNING))  # fmt: skip
-            if not ended and waited < ABANDON:
+            if not place.gone(job) and waited < ABANDON:
                 return 1.0
         if job.spec.cleanup != "Never":
-            await site.connection.run(remote_text.clean(status.remotePath))
-        site.forget(uid)
+            await place.clean(job)
+        place.forget(job)
         self._cancelled.pop(uid, None)
         return None
 

@@ -24,6 +24,7 @@ from minik8s.hpc.sources import BadSource, clean_name
 WATCHED = 20.0  # seconds for which a reader counts as one who waits for more
 MAX_FILES = 5000  # of a job's artifacts
 MAX_BYTES = 8 * 2**30
+PARTIAL = ".mk8s-part"
 
 
 class RemoteFile(NamedTuple):
@@ -60,7 +61,7 @@ class Results:
         found = []
         for path in sorted(folder.rglob("*")) if folder.exists() else ():
             status = path.lstat()
-            if stat.S_ISREG(status.st_mode) and not path.name.endswith(".mk8s-part"):
+            if stat.S_ISREG(status.st_mode) and not path.name.endswith(PARTIAL):
                 found.append(RemoteFile(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime))
         return found
 
@@ -104,6 +105,16 @@ def choose(spec: GpuJobSpec, files: list[RemoteFile]) -> list[RemoteFile]:
         each for each in files
         if each.path.startswith(prefix) and any(p.fullmatch(each.path.removeprefix(prefix)) for p in patterns)
     ]  # fmt: skip
+
+
+def within_limits(files: list[RemoteFile]) -> tuple[list[RemoteFile], list[str]]:
+    """As many as may be brought back, and what is to be said of the first that may not. Pure."""
+    total = 0
+    for at, each in enumerate(files[:MAX_FILES]):
+        total += each.size
+        if total > MAX_BYTES:
+            return files[:at], [f"{each.path}: larger than the limit of {MAX_BYTES} bytes for all results"]
+    return files[:MAX_FILES], []
 
 
 def _slurm_name(name: str) -> Pattern[str]:

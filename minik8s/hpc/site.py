@@ -281,6 +281,3 @@ class Site:
                 answer = await connection.run(remote_text.unpack(folder, PACKED, sha256), timeout=600)
         if answer.code != 0:
             raise RemoteFileError(answer.text.strip()[-300:] or f"unpacking ended with {answer.code}")
-
-    async def submit(self, script: str) -> remote_text.Submitted:
-        return remote_text.submitted(*await self.connection.run(script))

@@ -1,4 +1,5 @@
 """HpcCluster: a Slurm cluster behind SSH on which GpuJobs run. Where it is, who logs in, and what proves its identity.
+Or, with type Local, this very cluster: the same jobs run as pods.
 
 apiVersion: hpc.minik8s.io/v1
     kind: HpcCluster
@@ -9,6 +10,8 @@ apiVersion: hpc.minik8s.io/v1
       secretRef: {name: supercomputer-login}     # ssh-privatekey (and passphrase), or password
       knownHosts: |
         login.example ssh-ed25519 AAAA…
+    ---
+    spec: {type: Local, local: {image: "nvidia/cuda:12.4.1-devel-ubuntu22.04"}}
 """
 
 from __future__ import annotations
@@ -16,13 +19,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from minik8s.api.errors import Cause, invalid, required
+from minik8s.api.errors import Cause, forbidden, invalid, required
 from minik8s.api.kinds.columns import AGE, NAME, condition, dig
-from minik8s.api.kinds.validation import choice, port_number
+from minik8s.api.kinds.validation import QUALIFIED, choice, port_number
 from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Condition, LocalObjectReference, Object, Struct
 from minik8s.api.resource import Column, Json, Resource
 
+SLURM, LOCAL = "Slurm", "Local"
+DEVICE = "nvidia.com/gpu"
+OF_SSH = ("host", "port", "user", "secretRef", "knownHosts", "hostKeyPolicy", "proxyJump", "workRoot", "env",
+          "pollInterval")  # fmt: skip
 STRICT, TRUST_ON_FIRST_USE = "Strict", "TrustOnFirstUse"
 WORK_ROOT = "minik8s"  # below the home folder
 POLL_MIN, POLL_MAX = 2, 30  # seconds between two looks at a cluster's queue: while something changes, and at rest
@@ -48,7 +55,15 @@ class PollInterval(Struct):
     maxSeconds: int = POLL_MAX
 
 
+class LocalCluster(Struct):
+    image: str = ""
+    resourceName: str = DEVICE
+    nodeSelector: dict[str, str] = {}
+
+
 class HpcClusterSpec(Struct):
+    type: str = SLURM
+    local: LocalCluster | None = None
     host: str = ""
     port: int = 22
     user: str = ""
@@ -77,6 +92,11 @@ class HpcCluster(Object):
 def _default(obj: Json) -> None:
     spec = obj.get("spec")
     if isinstance(spec, dict):
+        fill(spec, "type", SLURM)
+        if spec["type"] == LOCAL:
+            if isinstance(spec.get("local"), dict):
+                fill(spec["local"], "resourceName", DEVICE)
+            return
         fill(spec, "port", 22)
         fill(spec, "hostKeyPolicy", STRICT)
         fill(spec, "workRoot", WORK_ROOT)
@@ -95,7 +115,15 @@ def _prepare(obj: Json, old: Json | None) -> None:
 
 def _validate(obj: Json, old: Json | None) -> list[Cause]:
     spec = obj.get("spec") or {}
-    causes = [*_endpoint(spec, "spec"), *choice(spec, "spec", "hostKeyPolicy", (STRICT, TRUST_ON_FIRST_USE))]
+    if spec.get("type") == LOCAL:
+        return [*_local(spec)]
+    causes = [
+        *choice(spec, "spec", "type", (SLURM, LOCAL)),
+        *_endpoint(spec, "spec"),
+        *choice(spec, "spec", "hostKeyPolicy", (STRICT, TRUST_ON_FIRST_USE)),
+    ]
+    if spec.get("local"):
+        causes.append(forbidden("spec.local", "is for clusters of type Local"))
     if not (spec.get("secretRef") or {}).get("name"):
         causes.append(required("spec.secretRef.name", "a Secret of this namespace with ssh-privatekey or password"))
     if spec.get("proxyJump") is not None:
@@ -109,6 +137,18 @@ def _validate(obj: Json, old: Json | None) -> list[Cause]:
     if not 1 <= poll.get("minSeconds", POLL_MIN) <= poll.get("maxSeconds", POLL_MAX) <= 3600:
         causes.append(invalid("spec.pollInterval", poll, "1 <= minSeconds <= maxSeconds <= 3600"))
     return causes
+
+
+def _local(spec: Json) -> Iterator[Cause]:
+    local = spec.get("local") or {}
+    if not local.get("image"):
+        yield required("spec.local.image", "the image that jobs run in, with a shell and what they are built with")
+    name = local.get("resourceName") or DEVICE
+    if not QUALIFIED.fullmatch(name) or "/" not in name:
+        yield invalid("spec.local.resourceName", name, "must be the name of a device plugin's resource, nvidia.com/gpu")
+    for field in OF_SSH:
+        if spec.get(field):
+            yield forbidden(f"spec.{field}", "is for clusters of type Slurm: jobs of this one run as pods")
 
 
 def _endpoint(spec: Json, path: str) -> Iterator[Cause]:
@@ -146,7 +186,11 @@ RESOURCE = Resource(
     subresources=frozenset(("status",)),
     columns=(
         NAME,
-        Column("Host", lambda obj, now: dig(obj, "spec.host", ""), description="The login node."),
+        Column(
+            "Host",
+            lambda obj, now: dig(obj, "spec.host", ""),
+            description="The login node.",
+        ),
         Column("User", lambda obj, now: dig(obj, "spec.user", ""), description="Who logs in."),
         Column("Reachable", _reachable, description="Whether it answers."),
         Column("Jobs", lambda obj, now: dig(obj, "status.jobs", 0), type="integer", description="Jobs there."),
