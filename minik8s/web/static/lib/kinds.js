@@ -114,8 +114,8 @@ export const KINDS = [
   kind("gpujobs", "GpuJob", "hpc.minik8s.io", "v1", true, "GPU jobs", [
     name, namespace, state(phaseOf), text("Slurm ID", (o) => o.status?.jobId, { width: "6rem" }), text("Cluster", (o) => o.status?.clusterName || o.spec.clusterName, { wide: true }),
     text("Partition", (o) => o.status?.partition || o.spec.resources?.partition, { wide: true }), text("Reason", (o) => o.status?.reason, { wide: true }), age]),
-  kind("hpcclusters", "HpcCluster", "hpc.minik8s.io", "v1", false, "Supercomputers", [
-    name, state((o) => readiness(o, "Reachable"), "Reachable"), text("Host", (o) => o.spec.host ?? o.spec.type, { width: "minmax(8rem, 2fr)" }), age]),
+  kind("hpcclusters", "HpcCluster", "hpc.minik8s.io", "v1", true, "Supercomputers", [
+    name, namespace, state((o) => readiness(o, "Reachable"), "Reachable"), text("Host", (o) => o.spec.host ?? o.spec.type, { width: "minmax(8rem, 2fr)" }), age]),
   kind("namespaces", "Namespace", "", "v1", false, "Namespaces", [name, state((o) => [o.status?.phase ?? "", o.status?.phase === "Active" ? "ok" : "busy"]), age]),
 ];
 

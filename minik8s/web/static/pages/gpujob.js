@@ -20,7 +20,7 @@ export function JobPart({ object }) {
   const tasks = status.tasks && Object.entries(status.tasks).map(([key, value]) => `${value} ${key}`).join(", ");
   return html`<${Card} title="Job"><${Fields} of=${[
     ["Phase", html`<${State} of=${phaseOf(object)} />`], ["Reason", status.reason], ["Message", status.message],
-    ["Cluster", (status.clusterName || spec.clusterName) && html`<a href=${href("hpcclusters", "", status.clusterName || spec.clusterName)}>${status.clusterName || spec.clusterName}</a>`],
+    ["Cluster", (status.clusterName || spec.clusterName) && html`<a href=${href("hpcclusters", object.metadata.namespace, status.clusterName || spec.clusterName)}>${status.clusterName || spec.clusterName}</a>`],
     ["Slurm ID", status.jobId], ["Slurm state", status.slurmState], ["Partition", status.partition || resources.partition], ["Nodes", status.nodes], ["Attempt", status.attempt], ["Exit code", status.exitCode],
     ["Tasks", tasks], ["Took", took(status)], ["Results", status.files > 0 && `${status.files} files, ${bytes(status.bytes)}`], ["On the cluster", status.remotePath],
     ["Asks for", Object.entries(resources).filter(([, value]) => value).map(([key, value]) => `${key} ${value}`).join(", ")],
@@ -78,7 +78,7 @@ export function Output({ object }) {
 
 export function Results({ object }) {
   const { status = {}, metadata } = object;
-  const [index, error] = useAsked(() => get(`${pathOf(object)}/results`), `${metadata.uid}|${status.phase}|${status.files}`);
+  const [index, error] = useAsked(() => get(`${pathOf(object)}/results`).catch((failure) => { if (failure.code === 404) return { items: [] }; throw failure; }), `${metadata.uid}|${status.phase}|${status.files}`);
   const items = useMemo(() => (index?.items ?? []).map((one) => ({ ...one, metadata: { uid: one.path, name: one.path } })), [index]);
   const columns = useMemo(() => [
     { title: "File", value: (one) => one.path, cell: (one) => html`<a href=${filePath(object, one.path)} download>${one.path}</a>`, width: "minmax(10rem, 4fr)" },
