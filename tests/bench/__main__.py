@@ -27,10 +27,11 @@ GROUPS: tuple[tuple[Sequence[str], Callable[..., AsyncIterator[Result]]], ...] =
     (pipeline.NAMES, pipeline.measure),
     (dashboard.NAMES, dashboard.measure),
     (workflows.NAMES, workflows.measure),
+    (functions.NAMES, functions.measure),
     (hpc.NAMES, hpc.measure),
 )
 HPC = [*hpc.NAMES]
-FAAS = [*workflows.NAMES]
+FAAS = [*workflows.NAMES, *functions.NAMES]
 NET = [*pod_network.NAMES, *services.NAMES, *dns.NAMES]
 NAMES = [name for names, _ in GROUPS for name in names]
 

@@ -63,8 +63,9 @@ class Note:
 
 class Calls:
     """`wanted` is called when a call begins to wait. `later` hands a request over to the queue of asynchronous calls and
-    returns the answer's body. `bits` are random bits, as many as one asks for; `draw` is random from [0, 1). `queue`:
-    calls of a function that may wait beyond what all its replicas have in flight."""
+    returns the body of an answer. `bits` gives as many random bits as one asks for, `draw` a number from [0, 1).
+    `queue`: calls of a function that may wait beyond what all its replicas have in flight.
+    """
 
     def __init__(
         self,
