@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from tests.agent import until
 from tests.web.browsing import CHROMIUM, XSS, go, opened
 from tests.web.served import Served
 
@@ -89,3 +91,40 @@ def test_who_may_only_look_is_offered_nothing(browser: Any, site: Served) -> Non
         page.wait_for_selector(".tabs")
         page.wait_for_load_state("networkidle")
         assert page.locator(".actions button").count() == 0
+
+
+def function(site: Served, name: str, *invokes: str) -> None:
+    code = {"inline": "def main(): return 1"}
+    site.api(
+        "POST", f"{FAAS}/functions", {"metadata": {"name": name}, "spec": {"code": code, "invokes": list(invokes)}}
+    )
+
+
+def test_a_function_tells_its_replicas_and_why_and_who_calls_whom(page: Any, site: Served) -> None:
+    function(site, "first", "second", "third")
+    function(site, "second", "third")
+    function(site, "third")
+    function(site, "alone")
+    until(lambda: site.api("GET", f"{FAAS}/functions/first").get("status", {}).get("latestRevision"))
+    go(page, "functions")
+    page.click(".row a:has-text('first')")
+    page.wait_for_selector(".fields dd:has-text('/function/default/first')")
+    page.wait_for_selector("[aria-label=Revisions] .row:has-text('first-00001')")
+    page.wait_for_selector(".fields dd:has-text('(0 to 10)')")
+    counted = [{"from": "first", "to": "third", "count": 41}]
+    record = {"id": "c1", "time": "2026-01-01T00:00:00.000Z", "function": "first", "revision": "first-00001",
+              "status": 500, "seconds": 0.25, "cold": True, "traceId": "t", "parent": "", "error": XSS}  # fmt: skip
+    # Calls are made by gateways, which need real pods: tests/e2e has them; here it is what the page makes of them.
+    body = json.dumps({"items": [record], "edges": counted})
+    page.route("**/functions/*/calls", lambda route: route.fulfill(body=body, content_type="application/json"))
+    page.click(".tabs a:has-text('Calls')")
+    page.wait_for_selector(f".row:has-text('500'):has-text('250 ms'):has-text('{XSS}')")
+    page.wait_for_selector(".drawing text:text-is('41')")
+    assert page.locator(".drawing [data-state]").evaluate_all("(all) => all.map((g) => g.dataset.state)") == [
+        "first", "second", "third",
+    ]  # fmt: skip
+    page.click(".drawing [data-state=second]")
+    page.wait_for_selector("h1:has-text('second')")
+    go(page, "functions", "default", "alone", "calls")
+    page.wait_for_selector("[aria-label=calls]")
+    assert page.locator(".drawing").count() == 0
