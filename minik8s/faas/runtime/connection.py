@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from minik8s.faas.runtime.fleet import Worker
 
 LINGER: Final = 2.0  # seconds for which what a client still sends is thrown away, so that it can read its answer
+_CLOSE_WAIT: Final = 8  # of the kernel's states of TCP: the client will send no more
 _SEP: Final = b"\r\n\r\n"
 _HEADER: Final = b"\nminik8s-revision:"
 
@@ -36,7 +37,9 @@ class Connection:
             return None
         except OSError:
             return b""
-        return data if not data or _SEP in data or len(data) == MAX_HEAD else None
+        if not data or _SEP in data or len(data) == MAX_HEAD:
+            return data
+        return b"" if self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE_WAIT else None
 
     def say(self, data: bytes) -> None:
         """Answers of the supervisor's are small: what the kernel does not take at once is not sent."""

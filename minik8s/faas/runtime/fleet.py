@@ -131,10 +131,12 @@ class Fleet:
         revision = self.revisions.pop(name, None)
         if revision is None:
             return False
+        self._verdict(revision, http1.json_answer(422, {"reason": "LoadError", "message": "it was unloaded meanwhile"}))
         for each in revision.serving:
-            self._retire(each)
-        if not revision.workers:
-            shutil.rmtree(revision.folder, ignore_errors=True)
+            if each.loaded:
+                self._retire(each)
+            else:
+                kill_tree(each.pid)
         return True
 
     def _uid(self, settings: Settings) -> int | None:
@@ -235,19 +237,17 @@ class Fleet:
     # -- ends
 
     def reap(self) -> None:
-        """Children have ended: workers, or what dead workers have left."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            who = self._workers.pop(pid, None)
-            if who is not None:
-                self.told(who)  # its last words
-                self._gone(who, status)
-                self._end_orphans()
+        """Children have ended: workers, or what dead workers have left, of which there may be more."""
+        ended = False
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                ended = True
+                who = self._workers.pop(found[0], None)
+                if who is not None:
+                    self.told(who)  # its last words
+                    self._gone(who, found[1])
+        if ended:
+            self._end_orphans()
 
     def _end_orphans(self) -> None:
         kill_orphans(self._workers)
@@ -328,12 +328,16 @@ class Fleet:
 
     def _check_worker(self, who: Worker, now: float) -> float:
         due = list(self._deadlines(who))
-        if due and min(due) <= now:
-            if who.overdue:
-                kill_tree(who.pid)
-                return now + 1.0
+        if not due or min(due) > now:
+            who.overdue = False  # it came to an end after all, perhaps by the very signal
+        elif not who.overdue:
             self._doom(who, now)
-            return now + LAST_WORDS
+            return who.doomed
+        elif now >= who.doomed:
+            kill_tree(who.pid)
+            return now + 1.0
+        else:
+            return who.doomed
         spare = len(who.revision.serving) > who.revision.settings.workers and not who.connections
         if spare and who.loaded and who.kill_at is None and now - who.free_since >= SPARE:
             self._retire(who)
@@ -342,9 +346,6 @@ class Fleet:
     def _deadlines(self, who: Worker) -> Iterator[float]:
         limit = who.revision.settings.timeout_seconds + OVERDUE
         records = [self._board.read(slot) for slot in who.connections]
-        if who.overdue:
-            yield who.doomed
-            return
         calls = [record.since + limit for record in records if record.state in (CALLING, ANSWERING)]
         yield from calls
         if not who.loaded:

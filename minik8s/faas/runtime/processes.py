@@ -40,11 +40,11 @@ def become_worker(name: str, uid: int | None) -> None:
     adopt_orphans()
 
 
-def kill_tree(pid: int) -> None:
-    """SIGKILL a worker and all below it. Stopped first, so that nothing is forked while we look."""
+def kill_tree(*roots: int) -> None:
+    """SIGKILL processes and all below them. Stopped first, so that nothing is forked while we look."""
     found: set[int] = set()
-    for _ in range(20):  # a bomb of forks is stopped generation by generation
-        fresh = {pid, *_below(pid)} - found
+    for _ in range(20):  # what forks meanwhile is stopped generation by generation
+        fresh = _with_descendants(set(roots)) - found
         if not fresh:
             break
         for each in fresh:
@@ -56,17 +56,17 @@ def kill_tree(pid: int) -> None:
 
 def kill_orphans(known: Iterable[int]) -> None:
     """SIGKILL children of this process that are no workers, and what is below them."""
-    for pid in _children(os.getpid(), _parents()) - set(known):
-        kill_tree(pid)
+    orphans = _children(os.getpid(), _parents()) - set(known)
+    if orphans:
+        kill_tree(*orphans)
 
 
-def _below(pid: int) -> set[int]:
+def _with_descendants(roots: set[int]) -> set[int]:
     parents = _parents()
-    found: set[int] = set()
-    fresh = _children(pid, parents)
+    found, fresh = set(roots), roots
     while fresh:
+        fresh = {child for child, parent in parents.items() if parent in fresh} - found
         found |= fresh
-        fresh = {child for each in fresh for child in _children(each, parents)} - found
     return found
 
 

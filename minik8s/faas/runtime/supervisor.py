@@ -30,6 +30,7 @@ from minik8s.faas.runtime.processes import adopt_orphans
 
 WARM: Final = 0.1  # seconds without events before which only what everybody needs is imported
 QUIET: Final = 2.0  # seconds without a call after which one that was told to end does so
+PATIENCE: Final = 120.0  # seconds for which a connection may be open without the head of a request
 RETRY: Final = 0.05  # seconds until a connection that no worker could take is offered again
 _DOOR: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
@@ -40,6 +41,7 @@ class Supervisor:
         self._board = Board()
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
+        self._at_door: dict[Connection, float] = {}  # and since when, the oldest first
         self._lingering: list[Connection] = []
         self._waiting: list[Connection] = []  # for a worker that can take them
         self._fleet = Fleet(
@@ -95,6 +97,8 @@ class Supervisor:
         """When to look again; 0.0: never, it is over."""
         soonest = self._fleet.check(now)
         for connection in [each for each in self._lingering if each.until <= now]:
+            self._drop(connection)
+        for connection in [each for each, since in self._at_door.items() if since + PATIENCE <= now]:
             self._drop(connection)
         if self._lingering:
             soonest = min(soonest, *(each.until for each in self._lingering))
@@ -155,6 +159,7 @@ class Supervisor:
             self._converse(connection)
             return
         connection.reader = None
+        self._at_door[connection] = time.monotonic()
         self._remove(fd)
         self._add(fd, lambda: self._door(connection), _DOOR)
         self._door(connection)
@@ -167,6 +172,7 @@ class Supervisor:
             self._drop(connection)
             return
         own, name = wanted(data)
+        self._at_door.pop(connection, None)
         if own:
             connection.reader = Reader(MAX_LOAD)
             self._remove(connection.sock.fileno())
@@ -239,6 +245,7 @@ class Supervisor:
             self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
+        self._at_door.pop(connection, None)
         if connection in self._lingering:
             self._lingering.remove(connection)
         self._remove(connection.sock.fileno())

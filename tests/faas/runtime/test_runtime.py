@@ -131,12 +131,19 @@ def test_action_with_invoke(runtime: Pod) -> None:
 
 
 def test_handler_cloudevent_and_wsgi(runtime: Pod) -> None:
-    assert runtime.load("h-00001", "def handler(event, context):\n"
-                        "    return {'statusCode': 201, 'body': context.aws_request_id + event['a']}\n") == "handler"  # fmt: skip
+    code = """
+        def handler(event, context):
+            return {"statusCode": 201, "body": context.aws_request_id + event["a"]}
+    """
+    assert runtime.load("h-00001", code) == "handler"
     reply = runtime.call("h-00001", {"a": "!"}, Minik8s_Call="id-7")
     assert (reply.status, reply.body) == (201, b"id-7!")
-    assert runtime.load("ce-00001", "from serverless import CloudEvent\ndef on(event: CloudEvent):\n"
-                        "    return CloudEvent({'type': 'pong', 'source': 'me'}, event.data)\n") == "cloudevent"  # fmt: skip
+    code = """
+        from serverless import CloudEvent
+        def on(event: CloudEvent):
+            return CloudEvent({"type": "pong", "source": "me"}, event.data)
+    """
+    assert runtime.load("ce-00001", code) == "cloudevent"
     reply = runtime.call("ce-00001", {"x": 1}, Ce_Specversion="1.0", Ce_Type="ping", Ce_Id="1", Ce_Source="s")
     assert (reply.headers["ce-type"], reply.json) == ("pong", {"x": 1})
     code = """
