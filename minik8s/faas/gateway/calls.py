@@ -62,7 +62,7 @@ class Note:
 
 
 class Calls:
-    """`wanted` is called when a call begins to wait. `later` hands a request over to the queue of asynchronous calls and
+    """`wanted` is called when a call begins to wait. `later` hands a request to the queue of asynchronous calls and
     returns the body of an answer. `bits` gives as many random bits as one asks for, `draw` a number from [0, 1).
     `queue`: calls of a function that may wait beyond what all its replicas have in flight.
     """
