@@ -12,7 +12,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from tests.bench import api, dashboard, dns, figures, fleet, hpc, node, pipeline, pod_network, services, workflows
+from tests.bench import (
+    api,
+    dashboard,
+    dns,
+    figures,
+    fleet,
+    functions,
+    hpc,
+    node,
+    pipeline,
+    pod_network,
+    services,
+    workflows,
+)
 from tests.bench.agent import BenchError
 from tests.bench.report import Result, table
 
