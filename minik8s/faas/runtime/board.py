@@ -18,12 +18,14 @@ IDLE: Final = 0  # nothing was taken off the connection that is not answered in 
 READING: Final = 1  # some bytes of a request were taken
 CALLING: Final = 2  # the code runs
 ANSWERING: Final = 3  # bytes of the answer may have been sent
+OFFERED: Final = 4  # a request has come, and the worker was given the connection
+UNTOUCHED: Final = (IDLE, OFFERED)
 
 
 class Record(NamedTuple):
     state: int
     since: float  # time.monotonic(), the same clock in all processes, of the last call's begin
-    calls: int
+    calls: int  # with this worker
 
 
 class Board:
@@ -46,6 +48,10 @@ class Board:
 
     def read(self, slot: int) -> Record:
         return Record(*_RECORD.unpack_from(self._memory, slot * _RECORD.size))
+
+    def offer(self, slot: int) -> None:
+        """Count anew, for another worker."""
+        _RECORD.pack_into(self._memory, slot * _RECORD.size, OFFERED, 0.0, 0)
 
     def mark(self, slot: int, state: int) -> None:
         self._memory[slot * _RECORD.size] = state

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from minik8s.faas.runtime import http1, worker
-from minik8s.faas.runtime.board import ANSWERING, CALLING, IDLE, Board
+from minik8s.faas.runtime.board import ANSWERING, CALLING, IDLE, UNTOUCHED, Board
 from minik8s.faas.runtime.channel import lend
 from minik8s.faas.runtime.connection import Connection
 from minik8s.faas.runtime.processes import kill_orphans, kill_tree
@@ -170,9 +170,11 @@ class Fleet:
             self._ended(connection)
             return True
         chosen = self._choose(revision)
+        self._board.offer(connection.slot)
         try:
             lend(chosen.channel, connection.slot, connection.sock)
         except OSError:  # its buffer is full, or it is just ending
+            self._board.mark(connection.slot, IDLE)
             return False
         connection.worker = chosen
         chosen.connections[connection.slot] = connection
@@ -180,10 +182,16 @@ class Fleet:
         return True
 
     def _choose(self, revision: Revision) -> Worker:
-        least = min(revision.serving, key=lambda each: len(each.connections), default=None)
-        if least is None or (least.connections and len(revision.serving) < revision.most and revision.contract):
+        """One that is free, else a new one, else the one with the least before it."""
+        workers = revision.serving
+        if revision.contract and not revision.asynchronous:
+            workers = [each for each in workers if not self._busy(each)]
+        if not workers and (not revision.serving or len(revision.serving) < revision.most):
             return self._fork(revision)
-        return least
+        return min(workers or revision.serving, key=lambda each: (not each.loaded, len(each.connections)))
+
+    def _busy(self, who: Worker) -> bool:
+        return any(self._board.read(slot).state != IDLE for slot in who.connections)
 
     def told(self, who: Worker) -> None:
         """A worker has something to say."""
@@ -216,6 +224,10 @@ class Fleet:
             connection = who.connections.get(message["linger"])
             if connection is not None:
                 connection.until = time.monotonic()
+        elif "returned" in message:
+            for connection in [who.connections.pop(slot) for slot in message["returned"]]:
+                self._count(revision, connection)
+                self._returned(connection)
         elif "closed" in message:
             connection = who.connections.pop(message["closed"], None)
             if connection is not None:
@@ -270,7 +282,7 @@ class Fleet:
             revision.retry_at = time.monotonic() + min(30.0, 0.5 * 2**revision.failures)
         for connection in who.connections.values():
             self._count(revision, connection)
-            if self._board.read(connection.slot).state == IDLE:
+            if self._board.read(connection.slot).state in UNTOUCHED:
                 self._returned(connection)
                 continue
             if not connection.until:

@@ -19,6 +19,7 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Final
 
+from minik8s.archives import pack_files, unpack
 from minik8s.faas.runtime import http1
 from minik8s.faas.runtime.board import Board
 from minik8s.faas.runtime.calls import not_loaded
@@ -259,6 +260,8 @@ def _warm() -> bool:
         importlib.import_module(f"minik8s.faas.runtime.{name}")
     for name in ("dataclasses", "datetime", "decimal", "enum", "logging", "random", "statistics", "urllib.request"):
         importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(pack_files({"func.py": b""}), Path(folder))  # its patterns are compiled at their first use
     gc.collect()
     gc.freeze()
     return True

@@ -1,5 +1,5 @@
-"""Code that blocks: one call at a time, whichever connection has one. What is not its turn stays in the kernel, unread,
-and so survives this process."""
+"""Code that blocks: one call at a time, whichever connection has one. All other connections are given back before it
+begins; what they bring stays in the kernel, unread, and so survives this process, too."""
 
 from __future__ import annotations
 
@@ -53,10 +53,11 @@ class _Worker:
         channel = self._channel.fileno()
         while True:
             for fd, _ in self._poll.poll():
-                if fd != channel:
+                if fd == channel:
+                    if not self._told():
+                        return
+                elif fd in self._connections:
                     self._ready(self._connections[fd])
-                elif not self._told():
-                    return
 
     def _told(self) -> bool:
         message = receive(self._channel)
@@ -69,6 +70,8 @@ class _Worker:
         return True
 
     def _ready(self, connection: _Connection) -> None:
+        if len(self._connections) > 1:
+            self._give_back(connection)
         try:
             keep = self._requests(connection)
         except _Gone:
@@ -177,6 +180,19 @@ class _Worker:
             _send(sock, http1.LAST_CHUNK, until)
         return True
 
+    def _give_back(self, kept: _Connection) -> None:
+        """Nobody shall wait for this call who could be served by another process."""
+        others = [each for each in self._connections.values() if each is not kept]
+        for each in others:
+            self._forget(each)
+        tell(self._channel, returned=[each.slot for each in others])
+
+    def _forget(self, connection: _Connection) -> None:
+        # By hand: the supervisor's copy keeps the open file, and so its place in our set, alive.
+        self._poll.unregister(connection.sock.fileno())
+        del self._connections[connection.sock.fileno()]
+        connection.sock.close()
+
     def _end(self, connection: _Connection, refused: Refused) -> None:
         answer = http1.error(refused.status, "BadRequest", str(refused), close=True)
         self._last_word(connection, answer)
@@ -189,11 +205,7 @@ class _Worker:
         tell(self._channel, linger=connection.slot)
 
     def _close(self, connection: _Connection) -> None:
-        sock = connection.sock
-        # By hand: the supervisor's copy keeps the open file, and so its place in our set, alive.
-        self._poll.unregister(sock.fileno())
-        del self._connections[sock.fileno()]
-        sock.close()
+        self._forget(connection)
         tell(self._channel, closed=connection.slot)
 
 

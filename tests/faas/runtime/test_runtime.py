@@ -342,6 +342,25 @@ def test_blocking_calls_run_side_by_side_in_processes(runtime: Pod) -> None:
     assert runtime.revisions()["side-00001"]["workers"] == 4
 
 
+def test_nobody_waits_for_a_call_on_another_connection(runtime: Pod) -> None:
+    runtime.load("wait-00001", "import os, time\ndef main(params):\n    time.sleep(params.get('s', 0))\n"
+                 "    return os.getpid()\n", concurrency=3)  # fmt: skip
+    connections = [runtime.connect() for _ in range(6)]
+    for each in connections:
+        assert runtime.call("wait-00001", {}, on=each).status == 200
+    with ThreadPoolExecutor(2) as threads:
+        long = [threads.submit(runtime.call, "wait-00001", {"s": 2}, on=each) for each in connections[:2]]
+        wait_for(lambda: runtime.revisions()["wait-00001"]["inFlight"] == 2)
+        begun = time.monotonic()
+        for _ in range(3):
+            for each in connections[2:]:
+                assert runtime.call("wait-00001", {}, on=each).status == 200
+        assert time.monotonic() - begun < 1.5
+        assert len({each.result().json for each in long}) == 2
+    assert runtime.revisions()["wait-00001"]["calls"] == 6 + 2 + 12
+    assert runtime.revisions()["wait-00001"]["workers"] == 3
+
+
 def test_asynchronous_calls_share_a_process(runtime: Pod) -> None:
     runtime.load("share-00001", "import asyncio, os\nasync def main(params):\n    await asyncio.sleep(0.2)\n"
                  "    return os.getpid()\n", concurrency=50)  # fmt: skip
