@@ -19,7 +19,7 @@ from minik8s.faas.queue.queue import DEAD, SUCCEEDED, Call, CallQueue, Ended, Re
 from minik8s.log import get_logger
 from minik8s.metrics import Counter
 
-TOTAL = 512  # calls under way at once
+TOTAL, TOTAL_BYTES = 512, 32 * 2**20  # calls under way at once, and their payloads
 TELLING = 8  # requests at once to the URLs that one function's calls tell of their ends
 LONGEST_SLEEP = 60.0  # seconds: somebody may set the clock
 TRIM = 60.0  # seconds between two looks at what is kept too long
@@ -71,18 +71,17 @@ class Dispatcher:
         self.queue = queue
         self.clock = clock
         self.given_up: Callable[[str, str], None] = lambda function, text: None
-        self.changed: Callable[[str], None] = lambda function: None
         self._terms = terms
         self._make = make
         self._chance = chance
         self._lines: dict[str, _Line] = {line: _Line() for line in queue.waiting()}
+        self._sizes: dict[str, int] = {}  # of the payloads of calls that are under way
         self._wake = asyncio.Event()
 
     async def put(self, call: Call) -> str:
         """The id of a call that will be made: durable. Raises StoreError."""
         (id,) = await self.queue.put([call])
         self._look(call.line, call.accepted)
-        self.changed(call.function)
         return id
 
     async def redrive(self, function: str, ids: Sequence[str] | None) -> int:
@@ -123,17 +122,18 @@ class Dispatcher:
     async def _fill(self, name: str, line: _Line, tasks: asyncio.TaskGroup) -> None:
         """Begin what is due, as far as there is room."""
         now = self.clock()
-        room = min(self._room(name, line), TOTAL - sum(len(each.under_way) for each in self._lines.values()))
-        if line.due is None or line.due > now or line.paused > now or room <= 0:
+        room, most = min(self._room(name, line), TOTAL - len(self._sizes)), TOTAL_BYTES - sum(self._sizes.values())
+        if line.due is None or line.due > now or line.paused > now or room <= 0 or most <= 0:
             if line.due is None and not line.under_way and name not in self.queue.waiting():
                 del self._lines[name]
             return
         line.due = None
-        records, next_due = await self.queue.take(name, now, room)
+        records, next_due = await self.queue.take(name, now, room, most)
         if next_due is not None:
             self._later(line, next_due)
         for record in records:
             line.under_way.add(record.call.id)
+            self._sizes[record.call.id] = len(record.call.body)
             tasks.create_task(self._see_through(line, record), name=f"call {record.call.id}")
 
     def _room(self, name: str, line: _Line) -> int:
@@ -150,7 +150,7 @@ class Dispatcher:
         times = [max(line.due, line.paused) for name, line in self._lines.items()
                  if line.due is not None and self._room(name, line) > 0]  # fmt: skip
         wait = min([LONGEST_SLEEP, *(max(time - now, 0.0) for time in times)]) if times else None
-        if wait == 0.0 and sum(len(line.under_way) for line in self._lines.values()) >= TOTAL:
+        if wait == 0.0 and (len(self._sizes) >= TOTAL or sum(self._sizes.values()) >= TOTAL_BYTES):
             wait = None  # whatever ends first wakes us
         await wait_any(self._wake, timeout=wait)
 
@@ -170,6 +170,7 @@ class Dispatcher:
         finally:
             self.queue.give_back(call.id)  # of no effect when it has been settled
             line.under_way.discard(call.id)
+            del self._sizes[call.id]
             self._wake.set()
 
     async def _attempt(self, line: _Line, record: Record) -> None:
@@ -212,11 +213,9 @@ class Dispatcher:
         await self.queue.settle(call.id, end._replace(then=then))
         for follower in then:
             self._look(follower.line, follower.accepted)
-            self.changed(follower.function)
         CALLS.labels(*call.function.split("/", 1), OUTCOMES[bool(call.target), end.phase]).inc()
         if end.phase == DEAD:
             said = ": ".join(filter(None, (end.result.error, end.result.cause)))
             to = f" to {call.target}" if call.target else ""
             text = f"call {call.id}{to} was given up after {end.attempts} attempts: {said}"
             self.given_up(call.function, text[:1000])
-        self.changed(call.function)

@@ -80,10 +80,11 @@ def too_old(record: Record, policy: Policy, now: float) -> Ended | None:
 
 
 def _result(answer: Answer) -> Result:
+    body = b"" if answer.cut else answer.body  # half a document is none
     if answer.good:
-        return Result(answer.code, answer.content_type, answer.body, cut=answer.cut)
+        return Result(answer.code, answer.content_type, body, cut=answer.cut)
     error, cause = failure(answer)
-    return Result(answer.code, answer.content_type, answer.body, error, cause, answer.cut)
+    return Result(answer.code, answer.content_type, body, error, cause, answer.cut)
 
 
 def failure(answer: Answer) -> tuple[str, str]:
@@ -122,11 +123,16 @@ def followers(record: Record, end: Ended, destination: Destination | None, ids: 
         told.append(Call(ids[0], function, end.at, headers=_json(call), body=body, target=target, depth=call.depth + 1))
     if call.callback:
         headers = {"minik8s-call": call.id, "minik8s-function": call.function, "minik8s-status": str(end.result.code),
-                   **({"minik8s-error": end.result.error} if end.result.error else {}),
+                   **({"minik8s-error": _printable(end.result.error)} if end.result.error else {}),
                    "content-type": end.result.contentType or "application/octet-stream", **_trace(call)}  # fmt: skip
         told.append(Call(ids[1], call.function, end.at, headers=headers, body=end.result.body, target=call.callback,
                          depth=call.depth + 1))  # fmt: skip
     return told
+
+
+def _printable(text: str) -> str:
+    """As the value of a header."""
+    return "".join(each if " " <= each <= "~" else "?" for each in text[:200])
 
 
 def _trace(call: Call) -> dict[str, str]:

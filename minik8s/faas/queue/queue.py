@@ -16,6 +16,7 @@ import msgspec
 
 QUEUED, SUCCEEDED, DEAD = "Queued", "Succeeded", "DeadLetter"
 ENVELOPE = "application/vnd.minik8s.call+json"
+MOST = 32 * 2**20  # bytes of payloads that are taken at once
 
 
 class Envelope(msgspec.Struct, omit_defaults=True):
@@ -122,8 +123,11 @@ class CallQueue(Protocol):
         """The ids under which they are kept: of a call whose key is known the one that has it already."""
         ...
 
-    async def take(self, line: str, now: float, limit: int) -> Taken:
-        """The oldest that are due and that nobody has. Each is to be settled, or given back."""
+    async def take(self, line: str, now: float, limit: int, most: int = MOST) -> Taken:
+        """The oldest that are due and that nobody has. Each is to be settled, or given back.
+
+        There is one at least; further ones only as long as all together have no more than `most` bytes of payload.
+        """
         ...
 
     def give_back(self, id: str) -> None:
@@ -221,14 +225,15 @@ class MemoryQueue:
         heap = self._heaps.setdefault(record.call.line, [])
         heapq.heappush(heap, (record.due, record.number, record.call.id))
 
-    async def take(self, line: str, now: float, limit: int) -> Taken:
+    async def take(self, line: str, now: float, limit: int, most: int = MOST) -> Taken:
         heap = self._heaps.get(line, [])
         found: list[Record] = []
         while heap:
             due, _, id = heap[0]
             record = self._records.get(id)
             stale = record is None or record.phase != QUEUED or record.due != due or id in self._tally.taken
-            if not stale and (due > now or len(found) == limit):
+            most -= len(record.call.body) if not stale and record is not None else 0
+            if not stale and (due > now or len(found) == limit or (found and most < 0)):
                 return Taken(found, due)
             heapq.heappop(heap)
             if not stale and record is not None:

@@ -15,6 +15,7 @@ import msgspec
 
 from minik8s.faas.queue.queue import (
     DEAD,
+    MOST,
     QUEUED,
     SUCCEEDED,
     Again,
@@ -85,14 +86,19 @@ class SqliteQueue(SqliteFile):
             if call.id == id:
                 self._tally.add(call.line, len(call.body))
 
-    async def take(self, line: str, now: float, limit: int) -> Taken:
+    async def take(self, line: str, now: float, limit: int, most: int = MOST) -> Taken:
         taken = self._tally.taken
         away = {id for id, each in taken.items() if each == line}  # one that is settled meanwhile was read too early
         room = limit + len(away) + 1
-        query = "SELECT id, due FROM call WHERE line = ? AND state = 0 ORDER BY due, number LIMIT ?"
+        query = "SELECT id, due, size FROM call WHERE line = ? AND state = 0 ORDER BY due, number LIMIT ?"
         rows = await self._read(lambda db: db.execute(query, (line, room)).fetchall())
-        free = [(id, due) for id, due in rows if id not in away]
-        chosen = [id for id, due in free if due <= now][:limit]
+        free = [row for row in rows if row[0] not in away]
+        chosen: list[str] = []
+        for id, due, size in free[:limit]:
+            most -= size
+            if due > now or (chosen and most < 0):
+                break
+            chosen.append(id)
         next_due = free[len(chosen)][1] if len(free) > len(chosen) else None
         taken.update((id, line) for id in chosen)
         records = [record for record in await self._records(chosen) if record.phase == QUEUED]

@@ -46,12 +46,9 @@ class World:
         self.texts: list[str] = []
         self.dispatcher = Dispatcher(queue, self.functions.get, self.make, clock=self.clock, chance=lambda: 1.0)
         self.dispatcher.given_up = lambda function, text: self.texts.append(text)
-        self.moved = asyncio.Event()
-        self.dispatcher.changed = lambda function: self.moved.set()
 
     async def make(self, call: Call) -> Answer:
         self.made.append(call)
-        self.moved.set()
         if self.answer is not None:
             return await self.answer(call)
         return self.answers.pop(0) if self.answers else GOOD
@@ -97,7 +94,7 @@ async def test_a_call_is_made_and_its_result_kept(queue: CallQueue) -> None:
         assert (it.made[0].body, it.made[0].path, it.made[0].headers) == (b"in", "/p", {"x": "y"})
         assert record.result is not None
         assert (record.result.code, record.result.body, record.attempts) == (200, b'{"x": 1}', 1)
-        assert it.dispatcher.waiting("ns/f") == 0
+        await it.until(lambda: it.dispatcher.waiting("ns/f") == 0)
 
 
 async def test_failures_are_tried_again_ever_later_until_it_is_enough(queue: CallQueue) -> None:
@@ -195,6 +192,25 @@ async def test_so_many_at_once_and_no_more(queue: CallQueue) -> None:
         assert len(it.made) == 40
 
 
+async def test_large_payloads_are_not_all_taken_at_once(queue: CallQueue) -> None:
+    async with running(queue) as it:
+        it.functions["ns/f"] = Terms(at_once=100)
+        go = asyncio.Event()
+
+        async def answer(call: Call) -> Answer:
+            await go.wait()
+            return GOOD
+
+        it.answer = answer
+        for number in range(50):
+            await it.put(f"{number}", body=b"x" * 2**20)
+        await it.until(lambda: len(it.made) == 32)
+        await asyncio.sleep(0.02)
+        assert len(it.made) == 32
+        go.set()
+        await it.until(lambda: len(it.made) == 50)
+
+
 async def test_ends_are_told_to_destinations_and_to_who_asked(queue: CallQueue) -> None:
     async with running(queue) as it:
         it.functions |= {
@@ -233,10 +249,11 @@ async def test_a_url_that_does_not_answer_is_tried_again_and_holds_up_nobody(que
             await it.put(f"{number}", callback="http://back")
         for number in range(TELLING * 3):
             await it.state(f"{number}", SUCCEEDED)
-        while it.queue.waiting():
-            await it.until(it.is_idle)
+        for attempt in range(1, 7):
+            told = TELLING * 3 * (1 + attempt)
+            await it.until(lambda told=told: len(it.made) == told and it.is_idle())
             it.turn(40.0)
-            await asyncio.sleep(0)
+        assert not it.queue.waiting()
         letters = await it.queue.dead("ns/f")
         assert len(letters) == TELLING * 3
         assert letters[0].call.target == "http://back"

@@ -73,6 +73,13 @@ async def test_what_is_put_is_taken_once_in_its_order(queue: CallQueue) -> None:
     assert await ids(queue, line="ns/never") == []
 
 
+async def test_no_more_is_taken_than_fits(queue: CallQueue) -> None:
+    await queue.put([call(id, body=b"x" * 10) for id in "abcd"])
+    assert [record.call.id for record in (await queue.take("ns/f", 20.0, 9, 25)).records] == ["a", "b"]
+    rest = await queue.take("ns/f", 20.0, 9, 5)
+    assert ([record.call.id for record in rest.records], rest.next_due) == (["c"], 10.0)  # one at least
+
+
 async def test_a_key_is_used_once(queue: CallQueue) -> None:
     assert await queue.put([call("a", key="k"), call("b", key="k"), call("c", function="ns/g", key="k")]) == [
         "a", "a", "c",
