@@ -10,6 +10,7 @@ from minik8s.api.errors import StatusError
 from minik8s.api.kinds.columns import selector_text
 from minik8s.api.quantity import cpu_millis, to_bytes
 from minik8s.cli.describe_autoscaler import autoscaler
+from minik8s.cli.describe_function import function
 from minik8s.cli.describe_pod import pod, template
 from minik8s.cli.describe_routing import dns, ingress, service
 from minik8s.cli.describe_text import NONE, Lines, age, controlled_by, head, mapping, when
@@ -274,5 +275,6 @@ SECTIONS: dict[tuple[str, str], Section] = {
     ("autoscaling", "HorizontalPodAutoscaler"): autoscaler,
     ("networking.k8s.io", "Ingress"): ingress,
     ("net.minik8s.io", "DNS"): dns,
+    ("faas.minik8s.io", "Function"): function,
     ("", "DNS"): dns,  # as old manifests call it
 }

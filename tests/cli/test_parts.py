@@ -28,7 +28,8 @@ def test_a_part_is_off_until_it_is_switched_on_again(tmp_path: Path) -> None:
 def test_without_a_name_all_are_listed(tmp_path: Path) -> None:
     run(tmp_path, "disable", "ingress")
     listed = json.loads(run(tmp_path, "enable", "-o", "json").output)
-    assert listed == {"dashboard": True, "gpu-jobs": True, "host-dns": False, "ingress": False, "workflows": True}
+    assert listed == {"dashboard": True, "functions": True, "gpu-jobs": True, "host-dns": False, "ingress": False,
+                      "workflows": True}  # fmt: skip
     assert "ingress    disabled  nginx for" in run(tmp_path, "disable").output
 
 

@@ -71,7 +71,7 @@ def decide(seen: Seen, bounds: Bounds) -> Decision:
         number, kind, why = 0, IDLE, f"no call for {bounds.idle:g}s"
     elif seen.waiting:
         number, kind = max(wanted, urgent, 1), HELD
-        why = f"calls are held until there is a pod: {_calls(brief, bounds)} over the last {PANIC:g}s"
+        why = f"{seen.waiting} calls wait for a replica: {_calls(brief, bounds)} over the last {PANIC:g}s"
     elif wanted:
         number, kind, why = wanted, MEAN, f"{_calls(mean, bounds)} in flight over the last {STABLE:g}s"
     else:
