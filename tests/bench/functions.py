@@ -122,10 +122,10 @@ class Bench:
                 await self._seen.until(lambda n=name: not self._pods(n), f"{name} without pods")  # type: ignore[misc]
                 await self._seen.until(self._pooled, "a pod in the pool")
                 begun = time.perf_counter()
-                status, _ = await self.call(name)
+                status, text = await self.call(name)
                 times.append(time.perf_counter() - begun)
                 if status != 200:
-                    raise BenchError(f"a cold call was answered {status}")
+                    raise BenchError(f"a cold call was answered {status}: {text[:500]}")
             what = "from the pool" if name == "pooled" else "with a new pod"
             beside = f"slowest {max(times) * 1000:.0f} ms"
             yield Result(f"cold start {what}, p50 of {count}", statistics.median(times) * 1000, "ms", goal * 1000,

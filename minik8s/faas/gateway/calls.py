@@ -187,26 +187,33 @@ class Calls:
     ) -> tuple[str, bytes] | None:
         deadline = self._clock() + self._hold
         while True:
-            seat = await self._seat(target, deadline, note)
+            seat = self._free_seat(target) or await self._seat(target, deadline, note)
             load, fleet, replica, revision = seat
             link: Link | None = None
             try:
                 note.revision = revision.name
                 _check_length(sent, revision)
-                link = await self._link(seat, sent, note, deadline)
+                if revision.name in replica.loaded:
+                    link = replica.idle(revision.name)
                 if link is None:
-                    continue
-                client.go_on(asked)
-                answer = await self._answer(link, seat, sent, trace)
-                if answer is None:
+                    link = await self._link(seat, sent, note, deadline)
+                    if link is None:
+                        continue
+                if asked.expects:
+                    client.go_on(asked)
+                marks = b"%sMinik8s-Call: %s\r\n" % (revision.marks, trace.call.encode())
+                answer = await link.call(sent, marks, revision.spec.timeoutSeconds, revision.spec.maxBodyBytes)
+                if answer.runtime and self._not_loaded(answer, seat, sent):
                     note.cold = True
                     continue
+                replica.answered(revision.name)
                 note.status = answer.status
                 if answer.error:
                     note.error = answer.error.decode("latin-1")
                 if answer.invoke:
                     return await self._handed_over(answer, revision, chain, target)
-                await _relay(answer, asked, client, trace.call.encode(), note)
+                if not _answered(answer, asked, client, trace.call.encode()):
+                    await _relay(answer, asked, client, trace.call.encode(), note)
                 return None
             except Lost as error:
                 raise WorkerLost(f"{revision.name} did not answer to the end: {error}") from None
@@ -248,6 +255,18 @@ class Calls:
         name = shares[0][0] if len(shares) == 1 else routing.chosen(shares, self._draw())
         return self._view.revisions.get(f"{target.namespace}/{name}")
 
+    def _free_seat(self, target: Target) -> Seat | None:
+        """A place at a pod, if there is one at once; to be left."""
+        revision = self._choose(target)
+        if revision is None:
+            return None
+        load, fleet = self._view.load(revision), self._view.fleet(revision)
+        replica = fleet.take(revision.spec.concurrency)
+        if replica is None:
+            return None
+        load.enter()
+        return Seat(load, fleet, replica, revision)
+
     async def _seat(self, target: Target, deadline: float, note: Note) -> Seat:
         """A place at a pod, as soon as there is one; to be left."""
         while True:
@@ -257,18 +276,17 @@ class Calls:
                 await self._until(target.changed(), target, deadline)
                 continue
             load, fleet = self._view.load(revision), self._view.fleet(revision)
+            note.cold = note.cold or not fleet.replicas
+            replica = None
             load.enter()
-            replica = fleet.take(revision.spec.concurrency)
-            if replica is None:
-                note.cold = note.cold or not fleet.replicas
-                load.waiting += 1
-                self._wanted()
-                try:
-                    replica = await self._until(fleet.wait(revision.spec.concurrency), target, deadline)
-                finally:
-                    load.waiting -= 1
-                    if replica is None:
-                        load.leave()
+            load.waiting += 1
+            self._wanted()
+            try:
+                replica = await self._until(fleet.wait(revision.spec.concurrency), target, deadline)
+            finally:
+                load.waiting -= 1
+                if replica is None:
+                    load.leave()
             if replica is not None:
                 return Seat(load, fleet, replica, revision)
 
@@ -292,28 +310,22 @@ class Calls:
                 outcome = await self._loader.ensure(replica, revision)
                 if outcome.fault:
                     raise LoadError(f"{revision.name} cannot be loaded: {outcome.fault}")
-            return await replica.link(revision.name)
+            return replica.idle(revision.name) or await replica.connect()
         except OSError:
             fleet.avoid(replica)
             if self._clock() > deadline:
                 raise ServiceUnavailable(f"{replica.place.key} takes no connections", retry_after=5) from None
             return None
 
-    async def _answer(self, link: Link, seat: Seat, sent: Sent, trace: Trace) -> Answer | None:
-        """None: the revision was not loaded there, nothing has run, and it may be tried again."""
-        revision = seat.revision
-        marks = b"%sMinik8s-Call: %s\r\n" % (revision.marks, trace.call.encode())
-        spec = revision.spec
-        answer = await link.call(sent, marks, spec.timeoutSeconds, spec.maxBodyBytes)
-        seat.replica.answered()
+    def _not_loaded(self, answer: Answer, seat: Seat, sent: Sent) -> bool:
+        """Whether nothing has run because the revision was not there: it may be tried again."""
         if answer.runtime != NOT_LOADED:
-            seat.replica.loaded.add(revision.name)
-            return answer
-        seat.replica.loaded.discard(revision.name)
+            return False
+        seat.replica.loaded.discard(seat.revision.name)
         seat.replica.fresh = True
         if not isinstance(sent.body, bytes):
             raise ServiceUnavailable("the code was not loaded, and the body cannot be sent twice", retry_after=1)
-        return None
+        return True
 
     # -- later
 
@@ -332,16 +344,21 @@ def _check_length(sent: Sent, revision: Revision) -> None:
         raise RequestEntityTooLarge(f"the body has {sent.length} bytes; {revision.spec.function} takes {limit}")
 
 
-async def _relay(answer: Answer, asked: Asked, client: Inbound, call: bytes, note: Note) -> None:
-    """The answer to the client, as fast as it takes it."""
-    body = answer.body
+def _answered(answer: Answer, asked: Asked, client: Inbound, call: bytes) -> bool:
+    """The answer to the client, if all of it is here."""
     if not asked.body.ended:
         asked.keep_alive = False
-    if body.ended:
-        data = body.take()
-        length = answer.length if asked.method == b"HEAD" else len(data)
-        client.write(wire.answer_head(answer, asked, call, length or 0) + data)
-        return
+    if not answer.body.ended:
+        return False
+    data = answer.body.take()
+    length = answer.length if asked.method == b"HEAD" else len(data)
+    client.write(wire.answer_head(answer, asked, call, length or 0) + data)
+    return True
+
+
+async def _relay(answer: Answer, asked: Asked, client: Inbound, call: bytes, note: Note) -> None:
+    """The answer to the client as it comes, and as fast as it takes it."""
+    body = answer.body
     chunked = answer.length is None and asked.modern
     if answer.length is None and not asked.modern:
         asked.keep_alive = False

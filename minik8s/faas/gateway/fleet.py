@@ -53,20 +53,26 @@ class Replica:
         self.suspect_until = now + seconds
         return seconds
 
-    def answered(self) -> None:
+    def answered(self, revision: str) -> None:
+        """It has made a call."""
+        self.loaded.add(revision)
         self._refusals, self.suspect_until = 0, 0.0
 
     # -- connections
 
-    async def link(self, revision: str) -> Link:
-        """A connection for one call, to be ended with `done`. Raises OSError."""
-        links, found = self._links.get(revision), None
-        while links and found is None:
+    def idle(self, revision: str) -> Link | None:
+        """A connection for one call, to be ended with `done`, if one is open."""
+        links = self._links.get(revision)
+        while links:
             found = links.pop()
-            if not found.free:
-                found = None
-        if found is None:
-            found = await connect(self.place.address, self.place.port)
+            if found.free:
+                self._active.add(found)
+                return found
+        return None
+
+    async def connect(self) -> Link:
+        """A new one, as well. Raises OSError."""
+        found = await connect(self.place.address, self.place.port)
         self._active.add(found)
         return found
 
@@ -108,8 +114,13 @@ class Replica:
 
 def best(replicas: Iterable[Replica], limit: int, now: float) -> Replica | None:
     """Who gets the next call: the least busy of those with room, on this node rather than elsewhere. Pure."""
-    free = (one for one in replicas if one.in_flight < limit and one.suspect_until <= now)
-    return min(free, key=lambda one: (one.in_flight, not one.own), default=None)
+    found: Replica | None = None
+    least = limit
+    for one in replicas:
+        better = one.in_flight < least or (found is not None and one.in_flight == least and one.own > found.own)
+        if better and one.suspect_until <= now:
+            found, least = one, one.in_flight
+    return found
 
 
 class Usage(NamedTuple):

@@ -90,7 +90,7 @@ class Inbound(asyncio.BufferedProtocol):
     """One client."""
 
     __slots__ = (
-        "_asked", "_body", "_clients", "_deadline", "_deaf", "_drained", "_dry", "_fault", "_lines", "_parser",
+        "_asked", "_body", "_clients", "_deadline", "_deaf", "_drained", "_dry", "_fault", "_idle", "_lines", "_parser",
         "_paused", "_peer", "_pending", "_queue", "_reading", "_secure", "_stopped", "_target", "_task", "transport",
     )  # fmt: skip
 
@@ -102,6 +102,7 @@ class Inbound(asyncio.BufferedProtocol):
         self._parser = HttpRequestParser(self)
         self._queue: deque[Asked | StatusError] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None  # what the task waits on while there is nothing to answer
         self._target = b""
         self._lines: list[wire.Line] = []
         self._asked: Asked | None = None  # that is being answered
@@ -119,7 +120,7 @@ class Inbound(asyncio.BufferedProtocol):
 
     @property
     def busy(self) -> bool:
-        return self._task is not None
+        return self._task is not None and (self._idle is None or self._idle.done())
 
     def last(self) -> None:
         """The answer that is being given is the last."""
@@ -214,7 +215,7 @@ class Inbound(asyncio.BufferedProtocol):
     def on_message_begin(self) -> None:
         self._dry = 0
         self._target, self._lines = b"", []
-        if self._task is None:
+        if not self.busy:
             self._deadline.within(HEAD_TIMEOUT)
 
     def on_url(self, url: bytes) -> None:
@@ -222,13 +223,12 @@ class Inbound(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._lines.append((name, value))
-        if len(self._lines) > MAX_HEADERS:
-            self._fault = BadRequest(f"the request has more than {MAX_HEADERS} headers")
-            raise self._fault
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         try:
+            if len(self._lines) > MAX_HEADERS:
+                raise BadRequest(f"the request has more than {MAX_HEADERS} headers")
             asked = wire.read_head(parser.get_method(), self._target, parser.get_http_version(), self._lines)
             asked.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
             if parser.should_upgrade() and asked.length != 0:
@@ -240,7 +240,7 @@ class Inbound(asyncio.BufferedProtocol):
         self._body = asked.body = Body(self._full)
         self._pending, self._dry = asked, 0
         self._lines = []  # of trailers, which nobody needs
-        if asked.expects and asked.length is not None and asked.length <= WHOLE and self._task is None:
+        if asked.expects and asked.length is not None and asked.length <= WHOLE and not self.busy:
             self.go_on(asked)
 
     def on_body(self, data: bytes) -> None:
@@ -284,38 +284,47 @@ class Inbound(asyncio.BufferedProtocol):
         if self._task is None:
             self._deadline.never()
             self._task = asyncio.get_running_loop().create_task(self._answer())
+        elif self._idle is not None and not self._idle.done():
+            self._deadline.never()
+            self._idle.set_result(None)
 
     # -- answering
 
     async def _answer(self) -> None:
-        """Answer what is in the queue."""
-        clients = self._clients
+        """Answer what is in the queue, and wait for more: a task for each request would cost more than all of HTTP."""
+        clients, queue, loop = self._clients, self._queue, asyncio.get_running_loop()
         try:
-            while self._queue:
-                asked = self._queue.popleft()
-                if isinstance(asked, StatusError):
-                    self.transport.write(clients.refused(asked))
-                    self._deadline.within(LINGER)
-                    return
-                self._asked = asked
-                if clients.closing:
-                    asked.keep_alive = False
-                await clients.serve(asked, self)
-                if not asked.keep_alive or not asked.body.ended:
-                    self._end(asked)
-                    return
-            self._rest()
+            while True:
+                while queue:
+                    asked = queue.popleft()
+                    if isinstance(asked, StatusError):
+                        self.transport.write(clients.refused(asked))
+                        self._deadline.within(LINGER)
+                        return
+                    self._asked = asked
+                    if clients.closing:
+                        asked.keep_alive = False
+                    await clients.serve(asked, self)
+                    if not asked.keep_alive or not asked.body.ended:
+                        self._end(asked)
+                        return
+                self._asked = None
+                self._idle = loop.create_future()
+                self._rest()
+                await self._idle
+                self._idle = None
         except Gone:
             self.abort()
         finally:
-            self._task = self._asked = None
+            self._task = self._asked = self._idle = None
 
     def _rest(self) -> None:
         """All is answered: wait for the next request, of which a part may be there."""
         if self._deaf:
             self.transport.close()
             return
-        self._regulate()
+        if not self._reading:
+            self._regulate()
         pending = self._pending
         if pending is not None:
             self.go_on(pending)

@@ -52,6 +52,7 @@ class Records:
 
     def __init__(self) -> None:
         self._calls: dict[tuple[str, str], deque[Record]] = {}
+        self._counted: dict[tuple[str, str, int], tuple[metrics.Value, metrics.Distribution]] = {}
         self._edges: dict[tuple[str, str, str], int] = {}  # namespace, caller, callee
 
     def add(self, namespace: str, record: Record) -> None:
@@ -62,8 +63,13 @@ class Records:
                 del self._calls[next(iter(self._calls))]
             calls = self._calls[key] = deque(maxlen=KEPT)
         calls.append(record)
-        REQUESTS.labels(namespace, record.function, str(record.status)).inc()
-        DURATION.labels(namespace, record.function).observe(record.seconds)
+        place = (namespace, record.function, record.status)
+        counted = self._counted.get(place)
+        if counted is None:
+            requests = REQUESTS.labels(namespace, record.function, str(record.status))
+            counted = self._counted[place] = requests, DURATION.labels(namespace, record.function)
+        counted[0].inc()
+        counted[1].observe(record.seconds)
         if record.cold:
             COLD.labels(namespace, record.function).inc()
 

@@ -12,6 +12,7 @@ from typing import cast
 from httptools import HttpParserError, HttpResponseParser
 
 from minik8s.api.errors import RequestEntityTooLarge
+from minik8s.apiserver.http_deadline import Deadline
 from minik8s.faas.gateway import wire
 from minik8s.faas.gateway.body import Body
 from minik8s.faas.gateway.wire import Answer, Sent
@@ -39,8 +40,8 @@ class Link(asyncio.BufferedProtocol):
     """One connection to a pod."""
 
     __slots__ = (
-        "_alone", "_answer", "_answered", "_body", "_drained", "_lines", "_parser", "_paused", "_reading", "_sending",
-        "_timer", "closed", "idle_since", "transport",
+        "_alone", "_answer", "_answered", "_body", "_deadline", "_drained", "_lines", "_parser", "_paused", "_reading",
+        "_seconds", "_sending", "closed", "idle_since", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -57,7 +58,8 @@ class Link(asyncio.BufferedProtocol):
         self._paused = False
         self._reading = True
         self._drained: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._seconds = 0.0
+        self._deadline = Deadline(self._late)
         self._sending: asyncio.Task[None] | None = None
 
     # -- for the caller
@@ -73,19 +75,21 @@ class Link(asyncio.BufferedProtocol):
         Raises Lost, Overdue and what the body failed with; the body of the answer raises the first two as well.
         """
         loop = asyncio.get_running_loop()
-        answered = self._answered = loop.create_future()
+        answered: asyncio.Future[Answer] = loop.create_future()
+        self._answered = answered
         self._alone = sent.method == b"HEAD"
-        self._timer = loop.call_later(seconds, self._late, seconds)
+        self._seconds = seconds
+        self._deadline.within(seconds)
         self.transport.write(wire.request_bytes(sent, marks))
         if isinstance(sent.body, bytes):
-            return cast(Answer, await answered)
+            return await answered
         sending = self._sending = loop.create_task(self._send(sent.body, limit, chunked=sent.length is None))
         await asyncio.wait((sending, answered), return_when=asyncio.FIRST_COMPLETED)
         if not answered.done():
             await sending
         else:  # the rest may be of interest all the same: both sides may stream at once
             sending.add_done_callback(self._sent)
-        return cast(Answer, await answered)
+        return await answered
 
     def _sent(self, sending: asyncio.Task[None]) -> None:
         if not sending.cancelled() and (error := sending.exception()) is not None:
@@ -120,9 +124,7 @@ class Link(asyncio.BufferedProtocol):
 
     def finish(self) -> bool:
         """The call is over, however it ended; False if the connection cannot carry another one, and is closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadline.never()
         if self.free:
             return True
         self.abort()
@@ -150,6 +152,7 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._deadline.cancel()
         answer = self._answer
         if exc is None and answer is not None and answer.length is None and not answer.chunked:
             self._complete()
@@ -185,13 +188,13 @@ class Link(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._lines.append((name, value))
-        if len(self._lines) > MAX_HEADERS:
-            raise ValueError(f"the answer has more than {MAX_HEADERS} headers")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:  # 100 Continue and its like: the answer is still to come
             return
+        if len(self._lines) > MAX_HEADERS:
+            raise ValueError(f"the answer has more than {MAX_HEADERS} headers")
         self._body = Body(self._full)
         answer = self._answer = Answer(status, self._lines, self._body)
         answer.keep_alive = self._parser.should_keep_alive()
@@ -237,9 +240,8 @@ class Link(asyncio.BufferedProtocol):
         elif self._body is not None:
             self._body.fail(error)
 
-    def _late(self, seconds: float) -> None:
-        self._timer = None
-        self._fail(Overdue(f"the function did not answer within {seconds:g} seconds"))
+    def _late(self) -> None:
+        self._fail(Overdue(f"the function did not answer within {self._seconds:g} seconds"))
 
 
 async def connect(address: str, port: int) -> Link:

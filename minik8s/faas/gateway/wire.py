@@ -60,6 +60,8 @@ class Asked:
     @property
     def asynchronous(self) -> bool:
         noted = self.noted
+        if b"prefer" not in noted and b"x-minik8s-async" not in noted:
+            return False
         return b"respond-async" in noted.get(b"prefer", b"") or noted.get(b"x-minik8s-async", b"").lower() == b"true"
 
 

@@ -174,7 +174,7 @@ def test_a_pod_that_refuses_is_left_alone_ever_longer_until_it_answers() -> None
     assert waits == sorted(waits)
     assert waits[-1] == 1.0
     assert best([one], 1, 0.5) is None
-    one.answered()
+    one.answered("f-00001")
     assert best([one], 1, 0.0) is one
 
 
