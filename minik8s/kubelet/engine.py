@@ -23,6 +23,7 @@ from minik8s.kubelet.streaming.logs import parse_log_options
 from minik8s.kubelet.trouble import engine_trouble
 from minik8s.runtime.base import (
     LABEL_CONTAINER,
+    LABEL_IMAGE,
     LABEL_MANAGED,
     LABEL_POD_NAME,
     LABEL_POD_NAMESPACE,
@@ -93,8 +94,11 @@ def shown(found: Inventory, pods: Iterable[Pod]) -> dict[str, list[dict[str, Any
     document: dict[str, list[dict[str, Any]]] = {
         kind: [asdict(each) for each in getattr(found, kind)] for kind in KINDS
     }
+    tags = {image.id: image.names[0] for image in found.images if image.names}
     for container in document["containers"]:
         labels = container["labels"]
+        if container["image"].startswith("sha256:"):  # a kubelet names them so
+            container["image"] = labels.get(LABEL_IMAGE) or tags.get(container["image_id"], container["image"])
         if LABEL_POD_NAME not in labels:
             continue
         name = labels.get(LABEL_CONTAINER, "")

@@ -61,13 +61,13 @@ export function passages(events, name) {
   return found.filter((one) => one.name === name);
 }
 
-function Passages({ path, name, version }) {
+function Passages({ path, name, version, ended }) {
   const [history, error] = useFollowed(() => get(`${path}/history?limit=${MOST}`), `${name}|${version}`);
   const found = history ? passages(history.events, name).reverse() : [];
   return html`<${Card} title=${name} className="passages"><${Notice} error=${error} />
     ${history && !found.length && html`<${Empty}>The run has not come here.</${Empty}>`}
     ${found.slice(0, 20).map((one, i) => html`<article key=${found.length - i}>
-      <header><b>${found.length > 1 ? `${found.length - i} of ${found.length}` : ""}</b> <${Age} time=${one.entered} /> <span class="quiet">${one.left ? `took ${duration((Date.parse(one.left) - Date.parse(one.entered)) / 1000)}` : "goes on"}</span></header>
+      <header><b>${found.length > 1 ? `${found.length - i} of ${found.length}` : ""}</b> <${Age} time=${one.entered} /> <span class="quiet">${one.left ? `took ${duration((Date.parse(one.left) - Date.parse(one.entered)) / 1000)}` : ended ? "not left" : "goes on"}</span></header>
       ${one.errors.map((text_, n) => html`<${Notice} key=${n}>${text_}</${Notice}>`)}
       <div class="columns"><${Value} title="Input" value=${one.input} /><${Value} title="Output" value=${one.output} /></div></article>`)}
     ${found.length > 20 && html`<p class="quiet">The newest 20 of ${found.length}.</p>`}</${Card}>`;
@@ -87,7 +87,7 @@ export function RunPart({ object }) {
   <div class="beside"><${Card} title="Graph" aside=${html`<span class="quiet">Choose a state to see what went in and out.</span>`}>
     ${error && (error.code === 404 ? html`<${Empty}>The run has not begun.</${Empty}>` : html`<${Notice} error=${error} />`)}
     ${drawing && html`<${Drawing} source=${drawing} label="Graph of ${metadata.name}" chosen=${chosen} choose=${(state) => choose(state === chosen ? "" : state)} />`}</${Card}>
-  ${chosen && html`<${Passages} key=${chosen} path=${path} name=${chosen} version=${version} />`}</div>
+  ${chosen && html`<${Passages} key=${chosen} path=${path} name=${chosen} version=${version} ended=${Boolean(status.completionTime)} />`}</div>
   <${Card} title="Input and output"><div class="columns"><${Value} title="Input" value=${spec.input ?? null} /><${Value} title="Output" value=${status.output} /></div>
     ${spec.input == null && status.output == null && html`<${Empty}>There is neither.</${Empty}>`}</${Card}>`;
 }
