@@ -38,7 +38,7 @@ _WORKLOADS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("batch", ("cronjobs", "jobs")),
     ("discovery.k8s.io", ("endpointslices",)),
     ("hpc.minik8s.io", ("gpujobs", "gpujobs/results", "gpujobs/source", "hpcclusters")),
-    ("faas.minik8s.io", ("workflows", "workflowruns", "workflowruns/graph", "workflowruns/history")),
+    ("faas.minik8s.io", ("workflows", "workflows/graph", "workflowruns", "workflowruns/graph", "workflowruns/history")),
     ("faas.minik8s.io", ("environments", "functionrevisions", "functionrevisions/code", "functions",
                          "functions/calls", "functions/code", "triggers")),
     ("net.minik8s.io", ("dnses",)),

@@ -88,7 +88,7 @@ def test_who_may_only_look_is_offered_nothing(browser: Any, site: Served) -> Non
         page.fill(".namespace", "default")
         page.press(".namespace", "Enter")
         go(page, "workflows", "default", "watched")
-        page.wait_for_selector(".tabs")
+        page.wait_for_selector("g[data-state=Ask]")
         page.wait_for_load_state("networkidle")
         assert page.locator(".actions button").count() == 0
 
