@@ -29,7 +29,6 @@ ECHO = "async def main(params):\n    return params\n"
 SLOW = "import time\n\ndef main(params):\n    time.sleep(0.05)\n    return 'v1'\n"
 CLIENTS = 32
 RATE = 200  # calls a second while code changes
-BODY = b'{"x": 1}'
 
 
 async def measure(names: Sequence[str], *, quick: bool) -> AsyncIterator[Result]:
@@ -84,7 +83,7 @@ class Bench:
         return any(pod.status.phase == "Running" and not pod.deleting for pod in pods)
 
     async def call(self, name: str) -> tuple[int, str]:
-        async with self._http.post(f"{self._gateway}/function/{SPACE}/{name}", data=BODY) as answer:
+        async with self._http.post(f"{self._gateway}/function/{SPACE}/{name}", json={"x": 1}) as answer:
             return answer.status, await answer.text()
 
     # -- warm
