@@ -12,7 +12,7 @@ import pytest
 
 from tests.hpc.slurm import NEEDED, Slurm
 
-PORT = 25900
+PORT = int(os.environ.get("MINIK8S_SLURM_PORT", 25900))
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ class Slurm:
                     "SLURM_CONF": str(base / "etc/slurm.conf")}  # fmt: skip
 
     def up(self) -> None:
-        subprocess.run([HERE / "slurm-up", self.base], env=self.env, check=True, timeout=60, stdout=subprocess.DEVNULL)
+        subprocess.run([HERE / "slurm-up", self.base], env=self.env, check=True, timeout=200, stdout=subprocess.DEVNULL)
 
     def down(self) -> None:
         subprocess.run([HERE / "slurm-down", self.base], env=self.env, check=False, timeout=60)
@@ -40,6 +40,16 @@ class Slurm:
         while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]:
             time.sleep(0.02)
         (self.base / f"run/{daemon}.pid").unlink()
+
+    def saved(self, job_id: str) -> None:
+        """Wait until slurmctld has written down that the job runs: killed before, it would launch it a second time.
+
+        It writes some seconds after a change, so there is to be one: a comment.
+        """
+        asked, state = time.time(), self.base / "state/job_state"
+        self.say("scontrol", "update", f"jobid={job_id}", "comment=saved")
+        while state.stat().st_mtime <= asked and time.time() < asked + 30:
+            time.sleep(0.05)
 
     def resume(self) -> None:
         """Bring the node back; it may have come back by itself."""

@@ -22,9 +22,9 @@ pytestmark = [pytest.mark.root, pytest.mark.faults, pytest.mark.timeout(170)]
 
 async def test_daemons_that_die_lose_no_job(healthy: Slurm) -> None:
     async with lab(healthy) as it:
-        await it.submit("runs", "sleep 8; echo done")
-        await it.begun("runs", "Running")
-        await asyncio.sleep(2.5)  # slurmctld saves its state now and then: killed before, it would launch the job twice
+        await it.submit("runs", "while [ ! -e ../end ]; do sleep 0.2; done; echo done")
+        runs = await it.begun("runs", "Running")
+        await asyncio.to_thread(healthy.saved, runs.status.jobId)
         healthy.stop("slurmctld")
         healthy.stop("slurmdbd")
         await it.submit("late", "echo done")
@@ -34,6 +34,7 @@ async def test_daemons_that_die_lose_no_job(healthy: Slurm) -> None:
         healthy.cut()
         await it.reachable("False")
         await asyncio.to_thread(healthy.up)
+        Path(runs.status.remotePath, "end").touch()  # noqa: ASYNC240
         jobs = [await it.ended(name, 90) for name in ("runs", "late")]
         assert [job.status.phase for job in jobs] == ["Succeeded", "Succeeded"]
         assert [it.result(job) for job in jobs] == ["done\n", "done\n"]
