@@ -12,6 +12,7 @@ import msgspec
 
 from minik8s.aio import backoff
 from minik8s.api.kinds.node import Node
+from minik8s.faas.gateway import ANNOTATION
 from minik8s.faas.outbound import Outbound, Refused, Unreachable
 from minik8s.faas.queue.outcome import USER_ERROR, Answer, document, failure
 from minik8s.faas.queue.queue import Call
@@ -19,7 +20,6 @@ from minik8s.faas.workflow import errors
 from minik8s.faas.workflow.errors import StateError
 from minik8s.faas.workflow.execution import MAX_DATA
 
-GATEWAY = "faas.minik8s.io/gateway"  # annotation of Nodes: URL of what listens there
 LARGEST = 1024 * 1024  # bytes of an answer that are kept
 SLACK = 120.0  # seconds beside the function's own time, for pods to start; then nobody is there any more
 TOLD_SECONDS = 30.0  # for a URL that is told how a call has ended
@@ -29,9 +29,9 @@ NO_GATEWAY = "no node that is ready has a gateway for functions: see --gateway-l
 
 def gateways(nodes: Iterable[Node], own: str) -> list[str]:
     """URLs of gateways on nodes that are ready; that of the node `own` first. Pure."""
-    ready = [node for node in nodes if GATEWAY in node.metadata.annotations and _is_ready(node)]
+    ready = [node for node in nodes if ANNOTATION in node.metadata.annotations and _is_ready(node)]
     ready.sort(key=lambda node: (node.metadata.name != own, node.metadata.name))
-    return [node.metadata.annotations[GATEWAY].rstrip("/") for node in ready]
+    return [node.metadata.annotations[ANNOTATION].rstrip("/") for node in ready]
 
 
 def _is_ready(node: Node) -> bool:

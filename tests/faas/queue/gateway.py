@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from aiohttp import web
 
 from minik8s.api.kinds.function import Function
 from minik8s.api.kinds.node import Node
-from minik8s.faas.queue.caller import GATEWAY
+from minik8s.faas.gateway import ANNOTATION
 from minik8s.testing import Cluster
 
 
@@ -47,13 +48,13 @@ class Gateway:
         return value if isinstance(value, web.Response) else web.json_response(value)
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
+    async def listening(self, context: ssl.SSLContext | None = None) -> AsyncIterator[None]:
         app = web.Application(client_max_size=16 * 2**20)
         app.router.add_route("*", "/{path:.*}", self.answer)
         runner = web.AppRunner(app)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield
         finally:
@@ -63,9 +64,9 @@ class Gateway:
         """Be that of the cluster's first node, once it is ready."""
         ready = await it.until(Node, lambda node: any(c.type == "Ready" and c.status == "True"
                                                       for c in node.status.conditions))  # fmt: skip
-        patch = {"metadata": {"annotations": {GATEWAY: self.url}}}
+        patch = {"metadata": {"annotations": {ANNOTATION: self.url}}}
         await it.client.patch(Node, ready.metadata.name, None, patch)
-        await it.until(Node, lambda node: GATEWAY in node.metadata.annotations)
+        await it.until(Node, lambda node: ANNOTATION in node.metadata.annotations)
 
 
 async def define(it: Cluster, name: str, **spec: Any) -> Function:

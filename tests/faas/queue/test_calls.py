@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,7 +20,9 @@ from minik8s.api.kinds.trigger import Trigger
 from minik8s.apiserver.auth import AUTHENTICATED, MASTERS, User
 from minik8s.apiserver.request import ApiRequest
 from minik8s.clock import parse_time, rfc3339
-from minik8s.faas.queue.queue import ENVELOPE, Envelope
+from minik8s.config import Config
+from minik8s.faas.queue.queue import ENVELOPE, Call, Envelope
+from minik8s.roles.identity import master_identity, server_context
 from minik8s.testing import Cluster, cluster
 from tests.faas.queue.gateway import Gateway, Raised, define
 
@@ -345,6 +348,29 @@ async def test_a_gateway_that_is_not_there_is_waited_for(it: Cluster, gateway: G
     gateway.url = good
     await gateway.at(it)
     assert (await running).output == 7
+
+
+async def test_a_gateway_that_speaks_tls(it: Cluster) -> None:
+    gateway = Gateway(f=lambda p: p)
+    identity = it.master.identity
+    async with gateway.listening(server_context(identity.serving, identity.ca_file)):
+        await gateway.at(it)
+        await define(it, "f")
+        assert (await run(it, "f", 7)).output == 7
+
+
+async def test_a_gateway_that_is_somebody_else(it: Cluster, tmp_path: Path) -> None:
+    """Whose certificate is of another authority: nothing is sent to it."""
+    gateway = Gateway(f=lambda p: p)
+    strange = master_identity(Config(data_dir=tmp_path, node_ip="127.0.0.1"))
+    async with gateway.listening(server_context(strange.serving, strange.ca_file)):
+        await gateway.at(it)
+        await define(it, "f")
+        id = await call(it, "f", b"1")
+        assert it.master.calls is not None
+        answer = await it.master.calls.functions.make(Call(id, "default/f", 0.0))
+        assert "certificate" in answer.cause
+        assert (answer.not_run, gateway.requests) == (True, [])
 
 
 async def test_who_may_not(it: Cluster) -> None:
