@@ -6,6 +6,7 @@ Protocols end here: the API server hands a client's bytes on without looking at 
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -64,11 +65,12 @@ class KubeletServer:
         self._queried = dict(queried or {})
         self._clock = clock
         self._engine = EnginePages(runtime, pods, clock=clock)
+        self._answering: set[asyncio.Task[object]] = set()
 
     # -- listening
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[_errors, _only_the_api_server])
+        app = web.Application(middlewares=[self._noted, _errors, _only_the_api_server])
         app.router.add_get("/healthz", _healthz)
         app.router.add_get("/pods", self._list)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
@@ -92,7 +94,19 @@ class KubeletServer:
             await web.TCPSite(runner, host, port, ssl_context=context).start()
             yield runner.addresses[0][:2]
         finally:
+            for task in self._answering:  # shells and followed logs would not end by themselves
+                task.cancel()
             await runner.cleanup()
+
+    @web.middleware
+    async def _noted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
+        try:
+            return await handler(request)
+        finally:
+            self._answering.discard(task)
 
     # -- answers
 
