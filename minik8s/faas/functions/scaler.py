@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import secrets as randomness
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from minik8s.client.base import JSON_PATCH, Client
 from minik8s.client.controller import Controller
 from minik8s.client.informer import Informer, Informers
 from minik8s.client.recorder import Recorder
-from minik8s.clock import Clock, system_clock
+from minik8s.clock import Clock
 from minik8s.controllers.ownership import index_by_controller, owner_reference
 from minik8s.controllers.pod_control import PodControl, namespace_is_ending
 from minik8s.controllers.pod_facts import is_finished, is_ready
@@ -41,6 +42,7 @@ from minik8s.faas.functions.pods import Make
 from minik8s.faas.functions.scale import Bounds, Decision, Sample, Seen
 
 SILENT = 2.5  # seconds after which a gateway's last word does not count: it tells every second while there is something
+HUSH = 0.1  # seconds after a claim in which nothing is written for people to read
 RETELL = 10.0  # seconds between two writes that tell of another rule, but not of other numbers
 FORGOTTEN = 5.0  # seconds without a call after which pods that get no more traffic go
 BY_POOL = "function pool"  # index of pods: namespace/environment hash
@@ -68,11 +70,13 @@ class _Group:
 
     samples: deque[Sample] = field(default_factory=deque)
     told: dict[tuple[str, str], _Told] = field(default_factory=dict)  # by gateway and function
-    busy: float = 0.0
+    busy: float = -math.inf
     desired: int = 0
     panic_until: float = 0.0
     live: bool = False
     near: set[str] = field(default_factory=set)  # nodes whose gateways hold calls
+    claimed: list[str] = field(default_factory=list)  # pods that have been taken from a pool, and not told of yet
+    claimed_at: float = -math.inf
 
 
 class _Want(NamedTuple):
@@ -128,7 +132,12 @@ class Scaler(Controller):
     name = "function-scaler"
 
     def __init__(
-        self, client: Client, informers: Informers, recorder: Recorder, workshop: Workshop, clock: Clock = system_clock
+        self,
+        client: Client,
+        informers: Informers,
+        recorder: Recorder,
+        workshop: Workshop,
+        clock: Clock = time.monotonic,
     ) -> None:
         super().__init__(client, informers)
         self._workshop = workshop
@@ -209,28 +218,35 @@ class Scaler(Controller):
             self._groups.pop(key, None)
             await self._remove(self._stranded(mine))
             return None
-        wants = self._wants(members)
-        groups = self._groups.setdefault(key, {})
+        wants, groups = self._wants(members), self._groups.setdefault(key, {})
         lost, now = lost_nodes(self._nodes), self._clock()
         decisions: dict[str, Decision] = {}
         for shape in {*wants, *groups, *(pod.metadata.labels.get(SHAPE_LABEL, "") for pod in mine)}:
             alive = [pod for pod in mine if pod.metadata.labels.get(SHAPE_LABEL) == shape]
-            counting = [pod for pod in pods.counting(alive, lost) if not self._control.is_going(pod)]
             want = wants.get(shape)
+            counting = [pod for pod in pods.counting(alive, lost) if not self._control.is_going(pod)]
             group = self._group(groups, shape, len(counting), now, live=want is not None and want.called)
             decision = self._decide(group, want, sum(map(is_ready, counting)), now)
-            if decision is None:
-                groups.pop(shape)
-            else:
+            if decision is not None:
                 decisions[shape] = decision
-            desired = decision.desired if decision is not None else 0
-            await self._remove([pod for pod in alive if is_finished(pod)])
-            if want is not None and desired > len(counting):
-                await self._add(members, want, name, desired - len(counting), group.near)
-            elif desired < len(counting):
-                await self._remove(pods.first_to_go(counting, len(counting) - desired))
+            else:
+                groups.pop(shape)
+            await self._adjust(members, want, group, name, alive, counting, decision.desired if decision else 0)
+        hushed = max((group.claimed_at + HUSH - now for group in groups.values()), default=0.0)
+        if hushed > 0:
+            return hushed  # a call is on its way into that pod: what people want to read can wait until it is there
         await self._tell(members, key, {shape: decisions[shape] for shape in wants}, lost)
         return min((each.again for each in decisions.values() if each.again is not None), default=None)
+
+    async def _adjust(
+        self, members: list[Function], want: _Want | None, group: _Group, name: str, alive: list[Pod],
+        counting: list[Pod], desired: int,
+    ) -> None:  # fmt: skip
+        await self._remove([pod for pod in alive if is_finished(pod)])
+        if want is not None and desired > len(counting):
+            await self._add(members, want, group, name, desired - len(counting))
+        elif desired < len(counting):
+            await self._remove(pods.first_to_go(counting, len(counting) - desired))
 
     def _members(self, namespace: str, name: str) -> list[Function]:
         if name == SHARED:
@@ -269,7 +285,7 @@ class Scaler(Controller):
     def _group(self, groups: dict[str, _Group], shape: str, count: int, now: float, *, live: bool) -> _Group:
         group = groups.get(shape)
         if group is None:
-            group = groups[shape] = _Group(desired=count, busy=now if count else 0.0)
+            group = groups[shape] = _Group(desired=count, busy=now if count else -math.inf)
             if count:  # this process has just begun: what is there was needed
                 group.samples.append(Sample(now, count))
         if live and not group.live and not group.samples:
@@ -296,9 +312,9 @@ class Scaler(Controller):
 
     # -- pods
 
-    async def _add(self, members: list[Function], want: _Want, name: str, count: int, near: set[str]) -> None:
+    async def _add(self, members: list[Function], want: _Want, group: _Group, name: str, count: int) -> None:
         spec, namespace = want.revision.spec, want.revision.metadata.namespace
-        missing = count - await self._claim(members, spec, name, count, near)
+        missing = count - await self._claim(members, spec, group, name, count)
         if missing <= 0:
             return
         made = await self._workshop.pods(self._workshop.make(spec), namespace, name.lower(), missing)
@@ -309,7 +325,7 @@ class Scaler(Controller):
             raise outcome.error
 
     async def _claim(
-        self, members: list[Function], spec: FunctionRevisionSpec, name: str, count: int, near: set[str]
+        self, members: list[Function], spec: FunctionRevisionSpec, group: _Group, name: str, count: int
     ) -> int:
         """Take up to `count` idle pods of the same shape; how many there were."""
         namespace = members[0].metadata.namespace
@@ -319,7 +335,7 @@ class Scaler(Controller):
             each for each in pods.counting(fitting, lost_nodes(self._nodes)) if each.metadata.uid not in self._taken
         ]
         done, newest = 0, 0
-        for pod in pods.best(free, near)[:count]:
+        for pod in pods.best(free, group.near)[:count]:
             self._taken.add(pod.metadata.uid)
             patch = pods.claim(spec.environmentHash, name, spec.shape, self._owners(members))
             try:
@@ -330,7 +346,8 @@ class Scaler(Controller):
                 self._taken.discard(pod.metadata.uid)
                 raise
             done, newest = done + 1, max(newest, int(taken.metadata.resourceVersion))
-            self._recorder.event(members[0], "Normal", "SuccessfulClaim", f"Claimed idle pod: {pod.metadata.name}")
+            group.claimed.append(pod.metadata.name)
+            group.claimed_at = self._clock()
         if newest:
             await self._pods.caught_up(str(newest))
         return done
@@ -352,13 +369,17 @@ class Scaler(Controller):
     # -- status
 
     async def _tell(self, members: list[Function], key: str, decisions: dict[str, Decision], lost: set[str]) -> None:
+        for group in self._groups.get(key, {}).values():
+            for pod in group.claimed:
+                self._recorder.event(members[0], "Normal", "SuccessfulClaim", f"Claimed idle pod: {pod}")
+            group.claimed.clear()
         desired = sum(each.desired for each in decisions.values())
         ready = sum(map(is_ready, pods.counting(self._pods.by_index(BY_FUNCTION, key), lost)))
         busiest = max(decisions.values(), key=lambda each: each.desired, default=None)
         kind, reason = (busiest.kind, busiest.reason) if busiest is not None else ("", "")
         for function in members:
             status, meta, now = function.status, function.metadata, self._clock()
-            told_kind, told_at = self._told.get(meta.uid, ("", 0.0))
+            told_kind, told_at = self._told.get(meta.uid, ("", -math.inf))
             other = told_kind != kind and now - told_at >= RETELL
             if (status.replicas, status.desiredReplicas) == (ready, desired) and (status.reason and not other):
                 continue  # the same number for the same reason, in other figures: not worth a write each second
