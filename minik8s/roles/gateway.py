@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from typing import Any
 
 from minik8s.aio import backoff
@@ -17,6 +17,7 @@ from minik8s.faas.gateway import ANNOTATION
 from minik8s.faas.gateway.gateway import Gateway
 from minik8s.log import get_logger
 from minik8s.roles.identity import NodeIdentity
+from minik8s.roles.kept_socket import SOCKET, KeptSocket
 from minik8s.roles.listening import listening_at
 from minik8s.roles.renewal import Credentials
 
@@ -54,7 +55,9 @@ async def _serve(
     context = credentials.server(identity.serving, identity.ca_file) if config.gateway_tls else None
     async with AsyncExitStack() as stack:
         with listening_at(host, port, "gateway of functions", "--gateway-listen"):
-            _, bound = await stack.enter_async_context(gateway.listening(host, port, context))
+            kept = stack.enter_context(closing(KeptSocket(config.path(SOCKET))))
+            sock = kept.open(host, port)
+        _, bound = await stack.enter_async_context(gateway.listening(sock, context))
         url = f"{'https' if context else 'http'}://{config.ip if host in EVERYWHERE else host}:{bound}"
         await announce(client, config.name, url)
         log.info("gateway ready", url=url)

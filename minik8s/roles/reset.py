@@ -23,6 +23,7 @@ from minik8s.net.host_resolver import HostResolver
 from minik8s.net.netlink import Netlink
 from minik8s.net.nftables import Nftables
 from minik8s.net.routed import RoutedPodNetwork
+from minik8s.roles.kept_socket import SOCKET, end_holder
 from minik8s.roles.lock import LOCK_FILE
 from minik8s.roles.process import UNIT_FILE, has_unit, remove_unit
 from minik8s.runtime.base import RuntimeFailure
@@ -142,6 +143,7 @@ class Reset:
             await self._network.teardown()
             await peers.withdraw(self._netlink)
         await asyncio.to_thread(sockets.tidy, self._config.device_plugins)
+        end_holder(self._config.path(SOCKET))
         await asyncio.to_thread(_remove_files, found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -79,15 +80,14 @@ class Gateway:
 
     @asynccontextmanager
     async def listening(
-        self, host: str, port: int, context: ssl.SSLContext | None = None, *, sock: Any = None
+        self, sock: socket.socket, context: ssl.SSLContext | None = None
     ) -> AsyncIterator[tuple[str, int]]:
-        """Yields address and port. `sock`: one that listens already. At the end calls under way may finish."""
+        """Answer on a socket that listens; yields its address and port. At the end calls under way may finish."""
         await self.view.synced()  # whoever is answered before would be told that there are no functions
         clients = Clients(self._calls.serve, refusal)
-        where = {"sock": sock} if sock is not None else {"host": host, "port": port}
         handshake = HANDSHAKE_TIMEOUT if context is not None else None
         listener = await asyncio.get_running_loop().create_server(
-            clients, **where, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=handshake
+            clients, sock=sock, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=handshake
         )
         try:
             yield listener.sockets[0].getsockname()[:2]

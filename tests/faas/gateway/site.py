@@ -13,6 +13,7 @@ import hmac
 import itertools
 import json
 import os
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -256,7 +257,7 @@ async def site(*, queue: int = 100, hold: float = 5.0, **behaviours: Behaviour) 
         informers = Informers(client)
         it.gateway = Gateway(client, informers, NODE, queue=queue, hold=hold)
         async with background(informers.run(), it.gateway.run()), aiohttp.ClientSession() as it.http:
-            async with it.gateway.listening("127.0.0.1", 0) as (host, port):
+            async with it.gateway.listening(socket.create_server(("127.0.0.1", 0))) as (host, port):
                 it.url = f"http://{host}:{port}"
                 yield it
             for pod in it.pods.values():

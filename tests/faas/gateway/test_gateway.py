@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -639,7 +640,7 @@ async def test_at_the_end_calls_may_finish_and_clients_are_told_to_leave() -> No
 
     async with site(slow=slow) as it:
         await it.simple(code="slow")
-        async with it.gateway.listening("127.0.0.1", 0) as (host, port):
+        async with it.gateway.listening(socket.create_server(("127.0.0.1", 0))) as (host, port):
             call = asyncio.create_task(it.http.post(f"http://{host}:{port}/function/default/f"))
             await it.until(lambda: it.pods["f-0"].calls)
             asyncio.get_running_loop().call_later(0.4, going.set)
