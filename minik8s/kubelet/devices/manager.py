@@ -185,6 +185,12 @@ class DeviceManager:
             self._checkpoint.touch()
             self._changed()
 
+    def _free_ended(self) -> None:
+        """A pod may be told to have ended before it is taken down, and the scheduler has given its devices away."""
+        for pod in self.pods():
+            if pod.status.phase in ("Succeeded", "Failed"):
+                self.free(pod.metadata.uid)
+
     def retain(self, pod_uids: Collection[str]) -> None:
         """Free what pods hold that are not on this node any more."""
         for uid in self._ledger.pods() - set(pod_uids):
@@ -227,6 +233,7 @@ class DeviceManager:
     async def _reserve(self, pod: Pod, container: Container, resource: str, count: int) -> tuple[str, ...]:
         """Choose, and write into the ledger at once. NotEnough, PluginFailed."""
         meta, known = pod.metadata, self._fleet.resources[resource]
+        self._free_ended()
         plugin, preferred = known.plugin, []
         sure, free = self._candidates(pod, container, resource, count)
         if plugin is not None and plugin.has_preference and len(sure) < count <= len(sure) + len(free):
