@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # needs either goes one after the other. By folder or file; every other file is a lane of its own.
 LANES = {
     **dict.fromkeys(("e2e", "faults", "host", "kubelet/devices/test_on_agent.py", "net/test_dns_host.py"), "host"),
+    "hpc/test_local.py": "lab",
     "multihost": "lab",
     "hpc": "slurm",
 }
@@ -30,7 +31,7 @@ LONGEST = ("host", "lab")  # begin first
 
 def lane(path: str) -> str:
     """Of a test file, by its path below tests/."""
-    return LANES.get(path.partition("/")[0]) or LANES.get(path) or path
+    return LANES.get(path) or LANES.get(path.partition("/")[0]) or path
 
 
 @pytest.hookimpl(optionalhook=True)

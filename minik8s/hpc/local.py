@@ -146,6 +146,7 @@ class LocalPlace:
             # The first were made by `submit`: a job of one pod whose pod is not there has lost it.
             if job.spec.array:
                 await self._make(job, there)
+                there = self._pods(job)
             else:
                 self._shared.seen[job.metadata.uid].add(pods.base_name(job))
         for pod in there.values():

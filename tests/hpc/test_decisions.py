@@ -16,10 +16,15 @@ import pytest
 
 from minik8s.api.dialects import convert
 from minik8s.api.errors import BadRequest, Conflict
-from minik8s.api.kinds.gpujob import Archive, GpuJobSpec, task_ids
+from minik8s.api.kinds.gpujob import Archive, GpuJob, GpuJobSpec, GpuJobStatus, task_ids
+from minik8s.api.kinds.hpccluster import RESOURCE as HPC_CLUSTER
+from minik8s.api.kinds.hpccluster import LocalCluster
+from minik8s.api.kinds.pod import Pod
+from minik8s.api.meta import ObjectMeta
 from minik8s.apiserver.uploads import Blobs
-from minik8s.hpc import sources
+from minik8s.hpc import pods, sources
 from minik8s.hpc.batch_script import batch_script, options, slurm_time
+from minik8s.hpc.place import Refused
 from minik8s.hpc.remote_text import REFUSED, submitted
 from minik8s.hpc.reports import WHOLE, observe, parse_look, parse_queue, parse_sacct
 from minik8s.hpc.results import RemoteFile, Results, choose, parse_listing
@@ -203,3 +208,81 @@ def test_cuda_samples_compile_and_are_right_on_the_host(tmp_path: Path, name: st
     if not Path("/dev/nvidiactl").exists():
         alone = subprocess.run([program], capture_output=True, text=True)
         assert (alone.returncode, "no CUDA device" in alone.stderr) == (77, True)
+
+
+def job_of(**fields: object) -> GpuJob:
+    meta = ObjectMeta(name="j", namespace="n", uid="0000abcd-1")
+    return GpuJob(metadata=meta, spec=spec(run=["true"], **fields), status=GpuJobStatus(submissionId="0000abcd-0"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", 0), ("90", 5400), ("2s", 2), ("1h30m", 5400), ("01:30:00", 5400), ("10:30", 630), ("2-12", 216000),
+     ("1-2:3:4", 93784), ("2d", 172800)],
+)  # fmt: skip
+def test_time_limits_in_seconds(text: str, seconds: int) -> None:
+    assert pods.seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("spec.script", {"script": "own"}), ("spec.resources.nodes", {"resources": {"nodes": 2}}),
+        ("spec.resources.ntasks", {"resources": {"ntasks": 8}}), ("spec.array", {"array": "0-999"}),
+        ("spec.resources.gres", {"resources": {"gres": "license:1"}}), ("spec.output", {"output": {"stdout": "%N"}}),
+    ],
+)  # fmt: skip
+def test_what_pods_cannot_do_is_refused(field: str, fields: dict[str, object]) -> None:
+    with pytest.raises(Refused, match=field):
+        pods.check(spec(**fields))
+
+
+def test_a_task_as_a_pod() -> None:
+    asked = {"gres": "gpu:a100:2", "memory": "1Gi", "cpusPerTask": 3, "time": "1h"}
+    made = pods.pod(job_of(resources=asked, array="1-9%2", output={"stdout": "%x-%A-%a.out"}), 7, LocalCluster("i"))
+    runs, holds = made["spec"]["containers"]
+    assert made["metadata"]["name"] == "j-0000abcd-0-7"
+    assert runs["command"][4:] == [".", "j-j-0000abcd-0-7.out", "job.err", "3600"]
+    assert runs["resources"]["limits"] == {"cpu": "3", "memory": "1Gi", "nvidia.com/gpu": "2"}
+    assert "resources" not in holds
+    assert {"name": "SLURM_ARRAY_TASK_ID", "value": "7"} in runs["env"]
+    assert pods.missing(job_of(array="1-9%2"), {}) == [1, 2]
+
+
+def _pod(phase: str, job: dict[str, object], **status: object) -> Pod:
+    containers = [{"name": "job", "state": job}]
+    return msgspec.convert({"status": {"phase": phase, "containerStatuses": containers, **status}}, Pod)
+
+
+def _over(code: int, reason: str = "Error", message: str = "") -> Pod:
+    return _pod("Failed", {"terminated": {"exitCode": code, "reason": reason, "message": message}})
+
+
+def test_a_pod_in_slurms_words() -> None:
+    words = [
+        _over(0, "Completed"), _over(3), _over(143, message="TimeLimit\nCancelled"), _over(143, message="Cancelled"),
+        _over(137, "OOMKilled"), _pod("Failed", {}, reason="UnexpectedAdmissionError"),
+        _pod("Failed", {}, reason="Evicted"), None, _pod("Running", {"running": {}}),
+    ]  # fmt: skip
+    assert [pods.report(pod, begun=True).state for pod in words] == [
+        "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "OUT_OF_MEMORY", "LAUNCH_FAILED", "PREEMPTED", "NODE_FAIL",
+        "RUNNING",
+    ]  # fmt: skip
+    still = _pod("Running", {"terminated": {"exitCode": 0}})
+    assert pods.report(still).state == "COMPLETING"  # its results are still there
+    assert pods.report(still, emptied=True).state == "COMPLETED"
+    assert pods.report(_pod("Running", {"running": {}})).state == "PENDING"  # its sources are not
+
+
+def test_a_cluster_is_behind_ssh_or_this_one() -> None:
+    def faults(**fields: object) -> list[str]:
+        document: dict[str, object] = {"metadata": {"name": "c"}, "spec": dict(fields)}
+        HPC_CLUSTER.default(document)
+        return sorted(cause.field for cause in HPC_CLUSTER.validate(document, None))
+
+    assert faults(type="Local", local={"image": "i"}) == []
+    assert faults(type="Local") == ["spec.local.image"]
+    assert faults(type="Local", host="h", local={"image": "i", "resourceName": "x"}) == [
+        "spec.host", "spec.local.resourceName"]  # fmt: skip
+    assert faults(type="Cloud", host="h", secretRef={"name": "s"}) == ["spec.type"]
+    assert faults(host="h", secretRef={"name": "s"}, local={"image": "i"}) == ["spec.local"]
