@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from minik8s.api.dialects_function import GROUP_VERSION, SOURCE_ANNOTATION
-from minik8s.cli.manifests import Manifest
+
+if TYPE_CHECKING:
+    from minik8s.cli.manifests import Manifest  # and with it a YAML parser, which most of this does without
 
 Json = dict[str, Any]
 REQUIREMENTS = "requirements.txt"
