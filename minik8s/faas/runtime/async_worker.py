@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
@@ -43,6 +44,7 @@ class _Worker:
         self.settings = settings
         self.channel = channel
         self.board = board
+        self.pid = os.getpid()
         self.retiring = False
         self.tasks: set[asyncio.Task[None]] = set()  # calls, and what applications do after their answers
         self.connections: set[_Connection] = set()
@@ -279,6 +281,8 @@ class _Connection(asyncio.Protocol):
 
     async def _write(self, data: bytes) -> None:
         """Raises _Gone."""
+        if os.getpid() != self._worker.pid:  # code that has forked, and returned in the child, too
+            os._exit(0)
         if not self._lost:
             self._transport.write(data)
             await self._writable.wait()

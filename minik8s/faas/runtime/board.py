@@ -17,8 +17,9 @@ _RECORD: Final = struct.Struct("<QdQ")
 IDLE: Final = 0  # nothing was taken off the connection that is not answered in full
 READING: Final = 1  # some bytes of a request were taken
 CALLING: Final = 2  # the code runs
-ANSWERING: Final = 3  # bytes of the answer may have been sent
-OFFERED: Final = 4  # a request has come, and the worker was given the connection
+ANSWERING: Final = 3  # bytes of the answer may have been sent, and the code still runs
+SENDING: Final = 4  # bytes of the answer may have been sent, and the code has ended
+OFFERED: Final = 5  # a request has come, and the worker was given the connection
 UNTOUCHED: Final = (IDLE, OFFERED)
 
 

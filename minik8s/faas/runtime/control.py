@@ -25,17 +25,24 @@ class Control:
         self._fleet = fleet
         self._token = token_sha256
 
-    def answer(self, request: Incoming, connection: Connection) -> bytes | None:
-        """None: it is answered later, by the fleet."""
-        path = request.target.partition(b"?")[0].decode("latin-1")
-        if path == "/-/ready" and request.method in ("GET", "HEAD"):
-            return http1.whole(200, [(b"content-type", b"text/plain")], b"ok\n", method=request.method)
-        if path == "/-/metrics" and request.method == "GET":
-            return http1.whole(200, [(b"content-type", b"text/plain; version=0.0.4")], self._metrics())
+    def refusal(self, request: Incoming) -> bytes | None:
+        """The answer to who may not ask this; only the request's head is needed."""
+        path = _path(request)
+        if path in ("/-/ready", "/-/metrics"):
+            return None
         if path != _PATH and not path.startswith(_PATH + "/"):
             return http1.error(404, "NotFound", f"there is no {path[:100]}; there are /-/ready, /-/metrics and {_PATH}")
         if not self._allowed(request):
             return http1.error(401, "Unauthorized", "the header Authorization must bear the pod's token: Bearer TOKEN")
+        return None
+
+    def answer(self, request: Incoming, connection: Connection) -> bytes | None:
+        """None: it is answered later, by the fleet."""
+        path = _path(request)
+        if path == "/-/ready" and request.method in ("GET", "HEAD"):
+            return http1.whole(200, [(b"content-type", b"text/plain")], b"ok\n", method=request.method)
+        if path == "/-/metrics" and request.method == "GET":
+            return http1.whole(200, [(b"content-type", b"text/plain; version=0.0.4")], self._metrics())
         return self._revisions(request, path.removeprefix(_PATH).strip("/"), connection)
 
     def _allowed(self, request: Incoming) -> bool:
@@ -77,6 +84,10 @@ class Control:
             lines.append(f"# TYPE {name} {kind}")
             lines += [f'{name}{{revision="{each["revision"]}"}} {each[field]}' for each in self._fleet.described()]
         return ("\n".join(lines) + "\n").encode()
+
+
+def _path(request: Incoming) -> str:
+    return request.target.partition(b"?")[0].decode("latin-1")
 
 
 def _done() -> bytes:

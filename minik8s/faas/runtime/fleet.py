@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from minik8s.faas.runtime import http1, worker
-from minik8s.faas.runtime.board import ANSWERING, CALLING, IDLE, UNTOUCHED, Board
+from minik8s.faas.runtime.board import ANSWERING, CALLING, IDLE, SENDING, UNTOUCHED, Board
 from minik8s.faas.runtime.channel import lend
 from minik8s.faas.runtime.connection import Connection
 from minik8s.faas.runtime.processes import kill_orphans, kill_tree
@@ -22,7 +22,7 @@ from minik8s.faas.runtime.settings import Settings
 
 OVERDUE: Final = 0.5  # seconds after its timeout at which a worker that is still in a call is killed
 LOADING: Final = 60.0  # seconds that an import may take
-UNUSED: Final = 60.0  # seconds without a call after which a revision is dropped, if it is not the newest
+UNUSED: Final = 60.0  # seconds without a call after which a revision is dropped, but for the one used last
 SPARE: Final = 30.0  # seconds without a connection after which a worker beyond `workers` is ended
 LAST_WORDS: Final = 0.1  # seconds to write them
 RETIRING: Final = 5.0  # seconds from the end of the last call for which a worker may tidy up
@@ -123,10 +123,6 @@ class Fleet:
         else:
             revision.waiting.append(connection)
 
-    def waits(self, connection: Connection) -> bool:
-        """Whether it is for the verdict on a revision that the connection waits."""
-        return any(connection in each.waiting for each in self.revisions.values())
-
     def unload(self, name: str) -> bool:
         revision = self.revisions.pop(name, None)
         if revision is None:
@@ -137,6 +133,8 @@ class Fleet:
                 self._retire(each)
             else:
                 kill_tree(each.pid)
+        if not revision.workers:
+            shutil.rmtree(revision.folder, ignore_errors=True)
         return True
 
     def _uid(self, settings: Settings) -> int | None:
@@ -170,6 +168,8 @@ class Fleet:
             self._ended(connection)
             return True
         chosen = self._choose(revision)
+        if chosen is None:
+            return False
         self._board.offer(connection.slot)
         try:
             lend(chosen.channel, connection.slot, connection.sock)
@@ -181,17 +181,20 @@ class Fleet:
         revision.used = time.monotonic()
         return True
 
-    def _choose(self, revision: Revision) -> Worker:
-        """One that is free, else a new one, else the one with the least before it."""
-        workers = revision.serving
+    def _choose(self, revision: Revision) -> Worker | None:
+        """One that is free, else a new one; None if there may be no more."""
+        serving = revision.serving
         if revision.contract and not revision.asynchronous:
-            workers = [each for each in workers if not self._busy(each)]
-        if not workers and (not revision.serving or len(revision.serving) < revision.most):
+            serving = [each for each in serving if not self._busy(each)]
+            if not serving and len(revision.serving) < revision.most:
+                return self._fork(revision)
+        elif not serving:
             return self._fork(revision)
-        return min(workers or revision.serving, key=lambda each: (not each.loaded, len(each.connections)))
+        return min(serving, key=lambda each: (not each.loaded, len(each.connections)), default=None)
 
     def _busy(self, who: Worker) -> bool:
-        return any(self._board.read(slot).state != IDLE for slot in who.connections)
+        """In a call, and not just sending its answer."""
+        return any(self._board.read(slot).state not in (IDLE, SENDING) for slot in who.connections)
 
     def told(self, who: Worker) -> None:
         """A worker has something to say."""
@@ -300,7 +303,7 @@ class Fleet:
     def _lost(self, connection: Connection, who: Worker, why: str) -> None:
         """The worker has died in the midst of this connection's call."""
         record = self._board.read(connection.slot)
-        if record.state != ANSWERING:
+        if record.state not in (ANSWERING, SENDING):
             limit = who.revision.settings.timeout_seconds
             late = who.overdue and record.state == CALLING and time.monotonic() - record.since >= limit
             kind = "Timeout" if late else "WorkerLost"
@@ -327,9 +330,9 @@ class Fleet:
         soonest = now + (1.0 if any(who.connections for who in self._workers.values()) else 5.0)
         for who in list(self._workers.values()):
             soonest = min(soonest, self._check_worker(who, now))
-        newest = self.newest()
-        for name, revision in list(self.revisions.items()):
-            if revision.contract and revision is not newest and now - self._used(revision) >= UNUSED:
+        used = {name: self._used(revision) for name, revision in self.revisions.items() if revision.contract}
+        for name in sorted(used, key=lambda each: used[each])[:-1]:
+            if now - used[name] >= UNUSED:
                 self.unload(name)
         return soonest
 
@@ -358,7 +361,7 @@ class Fleet:
     def _deadlines(self, who: Worker) -> Iterator[float]:
         limit = who.revision.settings.timeout_seconds + OVERDUE
         records = [self._board.read(slot) for slot in who.connections]
-        calls = [record.since + limit for record in records if record.state in (CALLING, ANSWERING)]
+        calls = [record.since + limit for record in records if record.state in (CALLING, ANSWERING, SENDING)]
         yield from calls
         if not who.loaded:
             yield who.born + max(LOADING, who.revision.settings.timeout_seconds)

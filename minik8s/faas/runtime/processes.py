@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,7 @@ def adopt_orphans() -> None:
 def become_worker(name: str, uid: int | None) -> None:
     """Group and session of its own, first for the out-of-memory killer, no rights; it does not outlive its parent."""
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of memory would fill the node's disk
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     if uid is not None:

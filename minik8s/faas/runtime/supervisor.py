@@ -26,13 +26,13 @@ from minik8s.faas.runtime.calls import not_loaded
 from minik8s.faas.runtime.connection import LINGER, Connection, wanted
 from minik8s.faas.runtime.control import MAX_LOAD, Control
 from minik8s.faas.runtime.fleet import Fleet, Worker
-from minik8s.faas.runtime.http1 import MAX_HEAD, Reader, Refused
+from minik8s.faas.runtime.http1 import MAX_HEAD, Incoming, Reader, Refused
 from minik8s.faas.runtime.processes import adopt_orphans
 
 WARM: Final = 0.1  # seconds without events before which only what everybody needs is imported
 QUIET: Final = 2.0  # seconds without a call after which one that was told to end does so
 PATIENCE: Final = 120.0  # seconds for which a connection may be open without the head of a request
-RETRY: Final = 0.05  # seconds until a connection that no worker could take is offered again
+RETRY: Final = 0.01  # seconds until a connection that no worker could take is offered again
 _DOOR: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
 
@@ -157,7 +157,7 @@ class Supervisor:
         fd = connection.sock.fileno()
         reader = connection.reader
         if reader is not None and not reader.idle:  # it was sent behind the last one
-            self._converse(connection)
+            self._listen(connection)
             return
         connection.reader = None
         self._at_door[connection] = time.monotonic()
@@ -175,10 +175,8 @@ class Supervisor:
         own, name = wanted(data)
         self._at_door.pop(connection, None)
         if own:
-            connection.reader = Reader(MAX_LOAD)
-            self._remove(connection.sock.fileno())
-            self._add(connection.sock.fileno(), lambda: self._converse(connection), select.EPOLLIN)
-            self._converse(connection)
+            connection.reader = Reader(MAX_LOAD, early=True)
+            self._listen(connection)
         elif len(data) == MAX_HEAD and b"\r\n\r\n" not in data:
             connection.say(http1.error(431, "BadRequest", "the request's head is too large", close=True))
             self._linger(connection)
@@ -202,35 +200,48 @@ class Supervisor:
         else:
             self._drop(connection)
 
+    def _listen(self, connection: Connection) -> None:
+        fd = connection.sock.fileno()
+        self._remove(fd)
+        self._add(fd, lambda: self._converse(connection), select.EPOLLIN)
+        self._converse(connection)
+
     def _converse(self, connection: Connection) -> None:
         reader = connection.reader
         assert reader is not None
-        data = connection.take() if not reader.ready else None
-        if data == b"":
-            self._forget_waiting(connection)
-            self._drop(connection)
-            return
-        try:
-            if data:
+        if not reader.ready or not reader.ready[0].complete:
+            data = connection.take()
+            if data == b"":
+                self._drop(connection)
+            if not data:
+                return
+            try:
                 reader.feed(data)
-        except Refused as refused:
-            connection.say(http1.error(refused.status, "BadRequest", str(refused), close=True))
-            self._linger(connection)
-            return
-        if reader.current is not None and reader.current.expects:
-            reader.current.expects = False
-            connection.say(http1.CONTINUE)
-        if reader.ready and not self._fleet.waits(connection):
-            request = reader.ready.popleft()
-            answer = self._control.answer(request, connection)
-            if answer is not None:
-                connection.say(answer)
-                self._next(connection) if request.keep_alive else self._linger(connection)
+            except Refused as refused:
+                connection.say(http1.error(refused.status, "BadRequest", str(refused), close=True))
+                self._linger(connection)
+                return
+        if reader.ready:
+            self._asked(connection, reader, reader.ready[0])
 
-    def _forget_waiting(self, connection: Connection) -> None:
-        for revision in self._fleet.revisions.values():
-            if connection in revision.waiting:
-                revision.waiting.remove(connection)
+    def _asked(self, connection: Connection, reader: Reader, request: Incoming) -> None:
+        """The supervisor's own request, whose head is there. Who may not ask need not send the rest."""
+        if request.target.startswith(b"/-/"):
+            answer = self._control.refusal(request)
+        else:  # a call behind it, which is too far inside by now to be handed over
+            request.keep_alive, answer = False, not_loaded("")
+        if answer is None and not request.complete:
+            if request.expects:
+                request.expects = False
+                connection.say(http1.CONTINUE)
+            return
+        reader.ready.popleft()
+        if answer is None:
+            self._remove(connection.sock.fileno())  # nothing more is read before it is answered
+            answer = self._control.answer(request, connection)
+        if answer is not None:
+            connection.say(answer)
+            self._next(connection) if request.keep_alive and request.complete else self._linger(connection)
 
     def _linger(self, connection: Connection) -> None:
         """The answer is sent, the connection ends: what still comes is thrown away for a while."""

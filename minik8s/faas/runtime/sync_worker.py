@@ -13,7 +13,7 @@ from typing import Any
 
 from minik8s.faas.runtime import http1, output
 from minik8s.faas.runtime.answers import Answer, piece
-from minik8s.faas.runtime.board import ANSWERING, IDLE, READING, Board
+from minik8s.faas.runtime.board import ANSWERING, IDLE, READING, SENDING, Board
 from minik8s.faas.runtime.calls import Caller, failed
 from minik8s.faas.runtime.channel import receive, tell
 from minik8s.faas.runtime.contracts import Contract
@@ -21,6 +21,9 @@ from minik8s.faas.runtime.http1 import Incoming, Reader, Refused
 from minik8s.faas.runtime.settings import Settings
 
 BLOCK = 256 * 2**10  # bytes read at once
+
+
+_owner = [0]  # the worker's own process
 
 
 class _Gone(Exception):
@@ -36,6 +39,7 @@ class _Connection:
 
 def serve(contract: Contract, settings: Settings, channel: socket.socket, board: Board) -> None:
     """Returns when the supervisor says that it is enough, or is gone."""
+    _owner[0] = os.getpid()
     _Worker(contract, settings, channel, board).run()
 
 
@@ -135,13 +139,14 @@ class _Worker:
             answer = self._caller.answer(request, until)
             if isinstance(answer.body, bytes):
                 data = self._caller.whole(answer, request)
-                board.mark(slot, ANSWERING)
+                board.mark(slot, SENDING)
                 _send(connection.sock, data, until)
                 return request.keep_alive
             return self._stream(connection, request, answer, until)
         finally:
             printing.flush()
             output.now[0] = output.Printing("")
+            _reap()
 
     def _stream(self, connection: _Connection, request: Incoming, answer: Answer, until: float) -> bool:
         sock = connection.sock
@@ -217,6 +222,7 @@ def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
 
 def _send(sock: socket.socket, data: bytes, until: float) -> None:
     """Raises _Gone."""
+    _no_copy()
     view = memoryview(data)
     while True:
         try:
@@ -228,6 +234,19 @@ def _send(sock: socket.socket, data: bytes, until: float) -> None:
         if not view:
             return
         _await(sock, select.POLLOUT, until)
+
+
+def _reap() -> None:
+    """What the call has started, and nobody has waited for; also what it has left to the worker, as orphans' parent."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _no_copy() -> None:
+    """Code that has forked, and returned in the child, too: one process only may answer, or speak to the supervisor."""
+    if os.getpid() != _owner[0]:
+        os._exit(0)
 
 
 def _await(sock: socket.socket, event: int, until: float) -> None:

@@ -83,6 +83,7 @@ def _load(job: Job, channel: socket.socket) -> tuple[Contract, Lifespan | None] 
         tell(channel, failed=f"{type(error).__name__}: {error}")
         return None
     except BaseException as error:  # SystemExit too: importing it is what the code does not survive
+        output.report(traceback_of(error))
         tell(channel, failed=traceback_of(error))
         return None
     output.now[0].flush()

@@ -77,6 +77,21 @@ def test_who_may_load(runtime: Pod) -> None:
     assert b"function_runtime_calls_total" in runtime.ask("GET", "/-/metrics").body
 
 
+def test_who_may_not_load_need_not_send(runtime: Pod) -> None:
+    with runtime.socket() as sock:
+        sock.sendall(b"PUT /-/revisions/a-00001 HTTP/1.1\r\nContent-Length: 60000000\r\nExpect: 100-continue\r\n\r\n")
+        assert read_all(sock).startswith(b"HTTP/1.1 401 ")
+
+
+def test_the_supervisor_is_spoken_to_over_one_connection(runtime: Pod) -> None:
+    one = b"GET /-/ready HTTP/1.1\r\n\r\n"
+    with runtime.socket() as sock:
+        sock.sendall(one * 3 + b"POST / HTTP/1.1\r\nMinik8s-Revision: no-00001\r\nContent-Length: 0\r\n\r\n")
+        answers = read_all(sock)
+    assert answers.count(b"ok\n") == 3
+    assert b"not-loaded" in answers
+
+
 @pytest.mark.parametrize(
     ("name", "body", "text"),
     [
