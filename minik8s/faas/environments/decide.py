@@ -84,6 +84,7 @@ def _unbuilt(failed: Sequence[Build], mine: Sequence[Build]) -> tuple[str, str, 
 
 
 def last_lines(text: str) -> str:
-    """The end of pip's output, without its own advice on upgrading."""
+    """The end of pip's output, without advice on upgrading, and without each of its attempts at a lost network."""
     lines = [line for line in text.strip().splitlines() if line.strip() and not line.startswith("[notice]")]
-    return "\n".join(lines[-TOLD_LINES:])
+    retries = [line for line in lines if line.startswith("WARNING: Retrying")]
+    return "\n".join([line for line in lines if line not in retries[:-1]][-TOLD_LINES:])

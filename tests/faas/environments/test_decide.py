@@ -93,3 +93,5 @@ def test_the_end_of_pips_output() -> None:
     said = "Collecting x\n" * 30 + "ERROR: no\n\n[notice] a new release of pip\n"
     assert last_lines(said).endswith("Collecting x\nERROR: no")
     assert len(last_lines(said).splitlines()) == 12
+    retried = "".join(f"WARNING: Retrying ({left})\n" for left in (2, 1, 0)) + "ERROR: none\n"
+    assert last_lines(retried) == "WARNING: Retrying (0)\nERROR: none"
