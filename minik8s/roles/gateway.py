@@ -23,6 +23,7 @@ from minik8s.roles.renewal import Credentials
 
 Activity = tuple[str, Coroutine[Any, Any, Any]]
 EVERYWHERE = ("", "0.0.0.0", "::")
+LOOK = 30.0  # seconds between looks whether the Node still says where the gateway is
 log = get_logger("gateway")
 
 
@@ -58,10 +59,12 @@ async def _serve(
             kept = stack.enter_context(closing(KeptSocket(config.path(SOCKET))))
             sock = kept.open(host, port)
         _, bound = await stack.enter_async_context(gateway.listening(sock, context))
-        url = f"{'https' if context else 'http'}://{config.ip if host in EVERYWHERE else host}:{bound}"
-        await announce(client, config.name, url)
-        log.info("gateway ready", url=url)
-        await asyncio.Event().wait()
+        scheme = "https" if context else "http"
+        log.info("gateway ready", address=f"{scheme}://{host}:{bound}")
+        while True:  # the address may change, and the Node may be made anew
+            url = f"{scheme}://{config.ip if host in EVERYWHERE else host}:{bound}"
+            await announce(client, config.name, url)
+            await asyncio.sleep(LOOK)
 
 
 async def announce(client: Client, node: str, url: str) -> None:
