@@ -49,7 +49,7 @@ class Caller:
 
     def _called(self, request: Incoming, deadline: float) -> Answer:
         result = call(self.contract, self.settings, self.request(request), deadline)
-        if inspect.isawaitable(result):  # a plain function that returns a coroutine
+        if type(result) is not dict and inspect.isawaitable(result):  # a plain function that returns a coroutine
             import asyncio
 
             result = asyncio.run(_awaited(result))

@@ -91,7 +91,7 @@ class Request:
         """None without a body. Raises BadParameters."""
         if self._json is _UNREAD:
             try:
-                self._json = json.loads(self.body) if self.body.strip() else None
+                self._json = json.loads(self.body.decode()) if self.body.strip() else None
             except (ValueError, RecursionError) as error:
                 raise BadParameters(f"the body is not JSON: {error}") from None
         return self._json

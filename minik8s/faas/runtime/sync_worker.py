@@ -46,6 +46,7 @@ def serve(contract: Contract, settings: Settings, channel: socket.socket, board:
 class _Worker:
     def __init__(self, contract: Contract, settings: Settings, channel: socket.socket, board: Board) -> None:
         self._caller = Caller(contract, settings)
+        self._silence = output.Printing("")  # between calls, what threads print has no prefix
         self._settings = settings
         self._channel = channel
         self._board = board
@@ -144,8 +145,9 @@ class _Worker:
                 return request.keep_alive
             return self._stream(connection, request, answer, until)
         finally:
-            printing.flush()
-            output.now[0] = output.Printing("")
+            if printing.rest:
+                printing.flush()
+            output.now[0] = self._silence
             _reap()
 
     def _stream(self, connection: _Connection, request: Incoming, answer: Answer, until: float) -> bool:
