@@ -250,7 +250,7 @@ class Calls:
         shares = target.shares
         if not shares:
             if target.hopeless:
-                raise LoadError(f"{target.name} has no revision that can be called: {target.reason}: {target.fault}")
+                raise LoadError(f"{target.name} has no revision that can be called: {target.reason}: {target.message}")
             return None
         name = shares[0][0] if len(shares) == 1 else routing.chosen(shares, self._draw())
         return self._view.revisions.get(f"{target.namespace}/{name}")
@@ -295,7 +295,7 @@ class Calls:
             async with asyncio.timeout_at(deadline):
                 return await wait
         except TimeoutError:
-            why = target.fault or target.reason
+            why = target.message or target.reason
             raise ServiceUnavailable(
                 f"no pod of {target.name} was free within {self._hold:g} seconds{': ' + why if why else ''}",
                 retry_after=5,

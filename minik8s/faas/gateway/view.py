@@ -15,13 +15,12 @@ from minik8s.api.kinds.functionrevision import SHAPE_LABEL, SHARED, FunctionRevi
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.trigger import Trigger
-from minik8s.api.meta import condition
+from minik8s.api.meta import Condition, condition
 from minik8s.client.informer import Informers
 from minik8s.faas.gateway.fleet import Fleet, Load, Place, Replica
 from minik8s.faas.gateway.routing import Routes, Rule
 
 PORT = 8080  # of every runtime
-HOLDING = ("", "Loading", "Building", "Progressing")  # reasons of a Function that is not Ready, yet
 
 
 class Revision(NamedTuple):
@@ -61,16 +60,14 @@ class Target:
         self.shares = tuple((share.revision, share.percent) for share in status.traffic if share.percent > 0)
         self.replicas = function.spec.scale.maxReplicas
         self.concurrency = function.spec.concurrency
-        self.latest = status.latestRevision
-        ready = condition(status.conditions, "Ready")
-        self.settled = ready is not None and ready.observedGeneration in (0, function.metadata.generation)
-        self.reason = ready.reason if ready is not None else ""
-        self.fault = ready.message if ready is not None and ready.status == "False" else ""
+        ready = condition(status.conditions, "Ready") or Condition()
+        self.reason, self.message = ready.reason, ready.message
+        self.failed = ready.status == "False"  # Unknown is what may still become something
 
     @property
     def hopeless(self) -> bool:
         """There is no revision to call, and there will be none unless somebody changes something."""
-        return not self.shares and bool(self.fault) and self.reason not in HOLDING
+        return not self.shares and self.failed
 
     def tell(self) -> None:
         """Something about it has changed."""
