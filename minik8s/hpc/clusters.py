@@ -119,12 +119,14 @@ class HpcClusterController(Controller):
     async def reconcile(self, key: str) -> float | None:
         cluster = self._clusters.by_key(key)
         namespace, _, name = key.partition("/")
-        if cluster is None or cluster.deleting:
+        local = cluster is not None and cluster.spec.type == LOCAL
+        if cluster is None or cluster.deleting or local:
             for each in [each for each in self._sites if each[:2] == (namespace, name)]:
                 self._sites.pop(each)[1].cancel()
+        if cluster is None or cluster.deleting:
             self.on_cluster(namespace, name)
             return None
-        if cluster.spec.type == LOCAL:
+        if local:
             await self._tell_local(cluster, cluster.spec.local or LocalCluster())
             return LOOK_AT_NODES
         await self._tell(cluster, self.site(cluster))

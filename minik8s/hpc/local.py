@@ -33,6 +33,9 @@ BLOCK = 256 * 1024  # bytes of a file in one message
 LOOK = 2.0  # seconds between looks at what a running job has written, if somebody reads it
 TAILED = 256 * 1024  # bytes of a running job's output in one go
 NAMES_AT_ONCE = 200  # files in one tar of results
+TAR_MEMBER = 4096  # bytes, at the most, that a tar needs for a file besides what is in it
+LONGEST_ANSWER = 16 * 2**20  # bytes that a command may print
+PATIENCE = 1800.0  # seconds for a command in a pod: archives and results are large
 OVER = ("Succeeded", "Failed")
 BY_JOB = "gpujob"  # informer index
 
@@ -199,14 +202,14 @@ class LocalPlace:
         listed = pods.parse_list((await self._run(pod, pods.FILES, pods.LIST)).decode(errors="replace"))
         chosen, missing = results.within_limits(results.choose(job.spec, listed))
         failures += missing
-        paths = [each.path for each in chosen]
-        for start in range(0, len(paths), NAMES_AT_ONCE):
+        for start in range(0, len(chosen), NAMES_AT_ONCE):
             back = self._shared.folder / f"{pod.metadata.uid}.back.tar"
             try:
+                part = chosen[start : start + NAMES_AT_ONCE]
+                limit = sum(each.size + TAR_MEMBER for each in part) + LONGEST_ANSWER
                 with back.open("wb") as file:
-                    await self._run(
-                        pod, pods.FILES, pods.send_back(paths[start : start + NAMES_AT_ONCE]), stdout=file.write
-                    )
+                    script = pods.send_back(each.path for each in part)
+                    await self._run(pod, pods.FILES, script, stdout=_bounded(file.write, limit))
                 failures += await asyncio.to_thread(self._unpack, uid, back)
             finally:
                 back.unlink(missing_ok=True)
@@ -285,15 +288,33 @@ class LocalPlace:
         asked = [*words, ("input", "1"), ("output", "1"), ("error", "1")]
         place = "/".join(quote(part, safe="") for part in (pod.metadata.namespace, pod.metadata.name, container))
         try:
-            code, said = await self._shared.run(
-                node, f"/exec/{place}?{urlencode(asked)}", stdin or _once(b""), stdout or printed.append
-            )
+            async with asyncio.timeout(PATIENCE):
+                code, said = await self._shared.run(
+                    node, f"/exec/{place}?{urlencode(asked)}", stdin or _once(b""),
+                    stdout or _bounded(printed.append, LONGEST_ANSWER),
+                )  # fmt: skip
+        except TimeoutError:
+            raise Unreachable("Timeout", f"a command in the pod did not end within {PATIENCE:.0f} s") from None
         except StatusError as error:
             text = f"the node {pod.spec.nodeName} did not do what was asked of it: {error.message}"
             raise Unreachable("NodeUnreachable", text) from None
         if code != 0:
             raise RemoteFileError(said.strip()[-300:] or f"a command in the pod ended with {code}")
         return b"".join(printed)
+
+
+def _bounded(sink: Callable[[bytes], object], limit: int) -> Callable[[bytes], object]:
+    """An image may hold anything under the name of a tool: it does not fill this machine."""
+    left = limit
+
+    def take(data: bytes) -> None:
+        nonlocal left
+        left -= len(data)
+        if left < 0:
+            raise RemoteFileError(f"the pod sends more than the {limit} bytes that there should be")
+        sink(data)
+
+    return take
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

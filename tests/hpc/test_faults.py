@@ -8,10 +8,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 
 from minik8s.api.kinds.gpujob import TERMINAL, GpuJob
 from minik8s.api.kinds.hpccluster import HpcCluster
+from minik8s.hpc import ssh
 from minik8s.hpc.gpujob import GpuJobController
 from minik8s.hpc.ssh import Connection
 from minik8s.testing import cluster
@@ -41,26 +43,26 @@ async def test_daemons_that_die_lose_no_job(healthy: Slurm) -> None:
         assert all(len(healthy.submissions(f"mk8s-{job.status.submissionId}")) == 1 for job in jobs)
 
 
-async def test_a_link_that_is_cut_during_an_upload_goes_on_later(
+async def test_a_link_that_is_cut_during_an_upload_goes_on_where_it_was(
     healthy: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload, cuts = Connection.upload, Counter[str]()
+    write, offsets = asyncssh.SFTPClientFile.write, []
 
-    async def cut(self: Connection, local: str, remote: str) -> None:
-        cuts["tries"] += 1
-        task = asyncio.ensure_future(upload(self, local, remote))
-        if cuts["tries"] == 1:
-            await asyncio.sleep(0.02)
+    async def writing(self: Any, data: bytes, offset: int) -> Any:
+        offsets.append(offset)
+        if len(offsets) == 20:
             healthy.cut()
-        await task
+        return await write(self, data, offset)
 
-    monkeypatch.setattr(Connection, "upload", cut)
+    monkeypatch.setattr(asyncssh.SFTPClientFile, "write", writing)
+    monkeypatch.setattr(ssh, "BLOCK", 32 * 1024)
     async with lab(healthy) as it:
         await it.reachable("True")
-        await it.submit("large", "wc -c < big", source={"inline": {"big": "x" * 2_000_000}})
+        await it.submit("large", "wc -c < big", source={"inline": {"big": "x" * 1_000_000}})
         job = await it.ended("large", 60)
-        assert (job.status.phase, it.result(job)) == ("Succeeded", "2000000\n")
-        assert cuts["tries"] >= 1
+        assert (job.status.phase, it.result(job)) == ("Succeeded", "1000000\n")
+    assert len(offsets) > 20
+    assert offsets[20] > 0, "what was there is not sent again"
 
 
 async def test_a_job_is_deleted_when_its_cluster_is_gone(healthy: Slurm) -> None:

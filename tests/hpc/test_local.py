@@ -123,6 +123,10 @@ def test_devices_are_waited_for_cancelled_jobs_keep_what_they_wrote(agent: Agent
     assert (ended["phase"], ended["reason"]) == ("Cancelled", "CancelledByUser")
     assert result(agent, "both") == "begun\n"
     assert phase(agent, "next")["phase"] == "Succeeded"
+    submit(agent, "never", "true", resources={"gpus": 3})
+    phase(agent, "never", "Queued")
+    agent.minik8s("gpu", "cancel", "never")
+    assert phase(agent, "never")["reason"] == "CancelledByUser"
     submit(agent, "gone", "sleep 100")
     phase(agent, "gone", "Running")
     agent.kubectl("delete", "gpujob", "gone", "--timeout=30s")

@@ -13,9 +13,6 @@ import pytest
 import pytest_asyncio
 
 from minik8s.api.kinds.gpujob import GpuJob
-from minik8s.api.kinds.rbac import RoleBinding
-from minik8s.api.kinds.workflow import Workflow
-from minik8s.api.kinds.workflowrun import WorkflowRun
 from tests.hpc.slurm import USER, Lab, Slurm, lab
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
@@ -148,6 +145,7 @@ async def test_accounting_that_is_away_holds_up_nothing(it: Lab, healthy: Slurm)
     assert (job.status.phase, job.status.exitCode) == ("Failed", 3)
 
 
+@pytest.mark.long
 async def test_requeued_by_somebody_it_is_the_same_job(it: Lab) -> None:
     await it.submit("again", "while [ ! -e ../end ]; do sleep 0.2; done; echo done")
     first = await it.begun("again", "Running")
@@ -174,27 +172,3 @@ async def test_the_last_lines_of_a_followed_job_are_there(it: Lab) -> None:
     assert file is not None
     read += file.read_bytes()[len(read) :]
     assert read.decode() == "".join(f"line {i}\n" for i in range(1, 201)) + "last\n"
-
-
-async def test_a_job_is_a_task_of_a_workflow(it: Lab) -> None:
-    def task(command: str, **more: object) -> dict[str, object]:
-        parameters = {"spec": {"run": [command], "source": {"inline": {"n": "42"}}}}
-        return {"Type": "Task", "Resource": "gpujob.sync", "Parameters": parameters, **more}
-
-    states = {
-        "Good": task("cat n", ResultSelector={"phase.$": "$.status.phase"}, Next="Bad"),
-        "Bad": task("exit 9", Catch=[{"ErrorEquals": ["States.TaskFailed"], "ResultPath": "$.error", "Next": "End"}],
-                    End=True),
-        "End": {"Type": "Pass", "End": True},
-    }  # fmt: skip
-    meta = {"name": "w", "namespace": "default"}
-    await it.client.create(Workflow, {"metadata": meta, "spec": {"definition": {"StartAt": "Good", "States": states}}})
-    subject = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"}
-    await it.client.create(RoleBinding, {"metadata": meta, "subjects": [subject], "roleRef": role})
-    await it.client.create(WorkflowRun, {"metadata": meta, "spec": {"workflowRef": {"name": "w"}}})
-    run = await it.it.until(WorkflowRun, lambda run: run.status.completionTime, seconds=60)
-    assert run.status.phase == "Succeeded", run.status
-    jobs = it.it.informers.of(GpuJob).list("default")
-    assert sorted(job.status.phase for job in jobs) == ["Failed", "Succeeded"]
-    assert "exit code 9" in str(run.status.output)
