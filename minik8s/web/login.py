@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from minik8s.api.errors import BadRequest
 
 LONGEST = 256 * 1024  # characters of a kubeconfig
+# Reading YAML takes its time with depth and with lines, and whoever reaches the port may send some.
+MOST_LINES, MOST_BRACKETS = 3000, 100
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 REMEDY = "'kubectl config view --raw --flatten --minify' writes a kubeconfig that has all in it"
 
@@ -29,7 +31,7 @@ class Login(NamedTuple):
 
 
 def read(text: str) -> Login:
-    """A token or a kubeconfig, as pasted. Raises BadRequest, saying what is missing."""
+    """A token or a kubeconfig, as pasted. Raises BadRequest, saying what is missing. Slow: to be called in a thread."""
     text = text.strip()
     if not text or len(text) > LONGEST:
         raise BadRequest("paste a token or a kubeconfig")
@@ -57,6 +59,8 @@ def _document(text: str) -> dict[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    if not text.startswith("{") and (text.count("\n") > MOST_LINES or sum(map(text.count, "[{")) > MOST_BRACKETS):
+        raise BadRequest(f"this is neither a token nor a kubeconfig of a sensible size: {REMEDY}")
     try:
         document = json.loads(text) if text.startswith("{") else YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, RecursionError):

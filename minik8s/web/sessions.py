@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class Sessions:
 
     async def begin(self, text: str) -> Session:
         """Log in with a token or kubeconfig. Raises Unauthorized if the API server does not know who that is."""
-        upstream = Upstream(self._server, self._ca, logins.read(text))
+        upstream = Upstream(self._server, self._ca, await asyncio.to_thread(logins.read, text))
         try:
             body = b'{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}'
             answer = msgspec.json.decode(await upstream.request("POST", REVIEW, body=body))

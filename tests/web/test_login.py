@@ -46,7 +46,8 @@ def test_a_kubeconfig_with_a_token_or_a_certificate_as_json_or_yaml() -> None:
         (kubeconfig({"client-certificate-data": "%%", "client-key-data": PEM}), "neither"),
         (kubeconfig({"client-certificate-data": 7, "client-key-data": PEM}), "neither"),
         (kubeconfig({"token": "a\r\nHost: b"}), "broken"), (kubeconfig({}, users=7), "no user"),
-        (kubeconfig({"token": "t"}, **{"current-context": "gone"}), "no user"), ("x: " + "[" * 5000, "neither"),
+        (kubeconfig({"token": "t"}, **{"current-context": "gone"}), "no user"), ("x: " + "[" * 50, "neither"),
+        ("x: " + "[" * 5000, "sensible size"), ("- {}\n" * 200, "sensible size"), ("a: b\n" * 5000, "sensible size"),
     ],
 )  # fmt: skip
 def test_what_cannot_log_in_is_told_why(text: str, why: str) -> None:
