@@ -18,6 +18,7 @@ from tests.lab.host import LabHost
 from tests.lab.lab import Lab
 
 pytestmark = [pytest.mark.docker, pytest.mark.root, pytest.mark.kubectl, pytest.mark.timeout(150, func_only=True)]
+EXAMPLES = Path(__file__).parents[2] / "configs/examples/gpu"
 DEVICE = "example.test/gpu"
 
 
@@ -164,3 +165,11 @@ def test_arrays_dependencies_archives_and_pods_that_are_lost(agent: Agent, tmp_p
     agent.kubectl("exec", again, "-c", "files", "--", "touch", "/job/end")
     assert phase(agent, "lost")["phase"] == "Succeeded"
     assert status(agent, "lost")["attempt"] == 1
+
+
+def test_the_examples_do_what_they_promise(agent: Agent, tmp_path: Path) -> None:
+    agent.kubectl("apply", "--dry-run=server", "-f", str(EXAMPLES / "slurm.yaml"))
+    agent.kubectl("apply", "-f", str(EXAMPLES / "local.yaml"))
+    assert phase(agent, "squares")["phase"] == "Succeeded"
+    agent.minik8s("gpu", "squares", "-d", str(tmp_path))
+    assert (tmp_path / "squares.txt").read_text() == "1\n4\n9\n"
