@@ -311,10 +311,10 @@ class Calls:
                 if outcome.fault:
                     raise LoadError(f"{revision.name} cannot be loaded: {outcome.fault}")
             return replica.idle(revision.name) or await replica.connect()
-        except OSError:
+        except OSError as error:
             fleet.avoid(replica)
             if self._clock() > deadline:
-                raise ServiceUnavailable(f"{replica.place.key} takes no connections", retry_after=5) from None
+                raise ServiceUnavailable(f"{replica.place.key} takes no calls: {error}", retry_after=5) from None
             return None
 
     def _not_loaded(self, answer: Answer, seat: Seat, sent: Sent) -> bool:

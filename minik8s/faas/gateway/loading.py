@@ -119,7 +119,10 @@ class Loader:
         message = str(said.get("message") or answer[:500].decode(errors="replace"))
         if status in (413, 422):
             return Outcome(fault=message[-LONGEST_FAULT:])
-        return Outcome(trouble=ServiceUnavailable(f"{replica.place.key} did not take {revision.name}: {message}"))
+        log.warning(
+            "a pod did not take code", pod=replica.place.key, revision=revision.key, status=status, said=message
+        )
+        return Outcome(trouble=ConnectionError(f"{replica.place.key} answered {status}: {message}"))
 
     async def _send(self, place: Place, revision: Revision, body: bytes) -> tuple[int, bytes]:
         if not self._key:

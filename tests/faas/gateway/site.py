@@ -56,7 +56,7 @@ class Pod:
         self.calls: list[web.Request] = []
         self.puts: list[Json] = []
         self.in_flight = self.most = 0
-        self.put_gate: asyncio.Event | None = None
+        self.sulks = 0  # puts that it does not take for reasons of its own
         self._behaviours = behaviours
         self._runner: web.AppRunner | None = None
 
@@ -77,8 +77,9 @@ class Pod:
         token = hmac.new(KEY, f"default/{self.name}".encode(), "sha256").hexdigest()
         if request.headers.get("Authorization") != f"Bearer {token}":
             return web.json_response({"message": "wrong token"}, status=401)
-        if self.put_gate is not None:
-            await self.put_gate.wait()
+        if self.sulks:
+            self.sulks -= 1
+            return web.Response(status=503)
         data = await request.read()
         (length,) = struct.unpack(">I", data[:4])
         settings, code = json.loads(data[4 : 4 + length]), data[4 + length :].decode()

@@ -120,6 +120,18 @@ async def test_a_pod_that_does_not_listen_yet_is_tried_until_it_does() -> None:
         assert (await call)[0] == 200
 
 
+async def test_a_pod_that_does_not_take_code_now_is_asked_again() -> None:
+    async with site() as it:
+        await it.simple(pods=0)
+        call = asyncio.create_task(it.call())
+        await it.asked.wait()
+        pod = await it.pod("f-0", "f", listening=False)
+        pod.sulks = 3
+        await pod.start()
+        assert (await call)[0] == 200
+        assert pod.sulks == 0
+
+
 async def test_a_dead_pod_is_left_for_others_without_a_failed_call() -> None:
     async with site() as it:
         await it.simple(pods=2)
