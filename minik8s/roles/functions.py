@@ -17,7 +17,8 @@ from minik8s.faas.functions.api import FunctionApi
 from minik8s.faas.functions.codes import Codes
 from minik8s.faas.functions.controller import FunctionController
 from minik8s.faas.functions.pool import PoolController
-from minik8s.faas.functions.scaler import Scaler, Workshop
+from minik8s.faas.functions.scaler import Scaler
+from minik8s.faas.functions.workshop import Workshop
 
 FOLDER = "functions"  # of the data folder: the archives
 ENVIRONMENTS = "environments"  # of each node's data folder

@@ -29,8 +29,8 @@ from minik8s.apiserver.steps import node_of
 from minik8s.apiserver.verbs import Call
 from minik8s.client.base import Client
 from minik8s.faas.functions.codes import Codes
+from minik8s.faas.functions.crowd import Demand
 from minik8s.faas.functions.revisions import settings
-from minik8s.faas.functions.scaler import Demand
 
 Answer = Callable[[Call], Awaitable[ApiResponse]]
 MANY = 10_000  # functions in one report

@@ -7,73 +7,35 @@ verdict. Only then does traffic go to it, so code that cannot be loaded leaves w
 from __future__ import annotations
 
 import asyncio
-import secrets
-from base64 import b64decode, b64encode
+from base64 import b64decode
 
 import msgspec
 from msgspec.structs import replace
 
-from minik8s.api.errors import AlreadyExists, NotFound
+from minik8s.api.errors import NotFound
 from minik8s.api.kinds.configmap import ConfigMap
 from minik8s.api.kinds.environment import Environment
-from minik8s.api.kinds.function import LABEL, PROCESS, RUNTIME_SECRET, Code, Function
+from minik8s.api.kinds.function import LABEL, PROCESS, Code, Function
 from minik8s.api.kinds.functionrevision import SHARED, FunctionRevision, FunctionRevisionSpec
 from minik8s.api.kinds.pod import Pod
-from minik8s.api.kinds.secret import Secret
 from minik8s.api.meta import Object, condition
 from minik8s.archives import BadArchive, pack_files
 from minik8s.client.base import Client
 from minik8s.client.controller import Controller
-from minik8s.client.informer import Informer, Informers
+from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock, system_clock
-from minik8s.controllers.ownership import index_by_controller, owned, owner_reference
+from minik8s.controllers.ownership import index_by_controller, owner_reference
 from minik8s.controllers.status import difference, with_condition
 from minik8s.faas.environments.plan import implicit_name
 from minik8s.faas.functions import pods, revisions
 from minik8s.faas.functions.codes import Codes
+from minik8s.faas.functions.crowd import key_of
 from minik8s.faas.functions.revisions import Built, Trouble
+from minik8s.faas.functions.workshop import BY_CROWD, history_of, index_by_crowd
 
-BY_FUNCTION = "function"  # of pods: namespace/function
 ARCHIVES = "archives"  # a key beside those of functions: removing what nothing names
 SETTLE = 90.0  # seconds until that, for archives that were sent just now are kept anyhow
-
-
-def index_by_function(informer: Informer[Pod]) -> None:
-    """Keep pods findable by namespace/label: the function's name, or SHARED."""
-
-    def keys(pod: Pod) -> list[str]:
-        name = pod.metadata.labels.get(LABEL)
-        return [f"{pod.metadata.namespace}/{name}"] if name else []
-
-    informer.add_index(BY_FUNCTION, keys)
-
-
-def crowd_of(function: Function) -> str:
-    """The index key of the pods that it runs in."""
-    name = SHARED if function.spec.isolation == PROCESS else function.metadata.name
-    return f"{function.metadata.namespace}/{name}"
-
-
-async def runtime_key(client: Client) -> bytes:
-    """What control tokens of pods are made of; made when it is first needed."""
-    namespace, _, name = RUNTIME_SECRET.partition("/")
-    for _ in range(3):
-        try:
-            found = await client.get(Secret, name, namespace)
-            return b64decode(found.data.get("hmac", ""))
-        except NotFound:
-            document = {"metadata": {"name": name}, "data": {"hmac": b64encode(secrets.token_bytes(32)).decode()}}
-            try:
-                await client.create(Secret, document, namespace)
-            except AlreadyExists:
-                continue
-    raise NotFound(f"the Secret {RUNTIME_SECRET} comes and goes")
-
-
-def history_of(informer: Informer[FunctionRevision], function: Function) -> list[FunctionRevision]:
-    """Its revisions, the oldest first."""
-    return sorted(owned(informer, function), key=lambda each: each.spec.number)
 
 
 class FunctionController(Controller):
@@ -91,7 +53,7 @@ class FunctionController(Controller):
         self._environments = informers.of(Environment)
         self._pods = informers.of(Pod)
         index_by_controller(self._revisions)
-        index_by_function(self._pods)
+        index_by_crowd(self._pods)
         self._functions.add_index("needs", _needs)
         self._functions.on_change(self._function_changed)
         self._revisions.on_change(self._revision_changed)
@@ -222,7 +184,7 @@ class FunctionController(Controller):
         latest = history[-1] if history else None
         ready = [each for each in history if revisions.is_ready(each)]
         shares = revisions.traffic(function.spec.traffic, history, status.traffic)
-        mine = [each for each in self._pods.by_index(BY_FUNCTION, crowd_of(function)) if not each.deleting]
+        mine = [each for each in self._pods.by_index(BY_CROWD, key_of(function)) if not each.deleting]
         told = revisions.ready_condition(latest, trouble, pods.trouble(mine))
         new = replace(
             status,

@@ -19,9 +19,8 @@ from minik8s.controllers.ownership import index_by_controller
 from minik8s.controllers.pod_control import PodControl
 from minik8s.controllers.pod_facts import is_finished, is_ready
 from minik8s.faas.functions import pods
-from minik8s.faas.functions.controller import history_of
 from minik8s.faas.functions.revisions import Built, usual_shape
-from minik8s.faas.functions.scaler import BY_POOL, Workshop, index_by_pool, lost_nodes
+from minik8s.faas.functions.workshop import BY_POOL, Workshop, history_of, index_by_pool, lost_nodes
 
 LATER = 1.0  # seconds until a pool is filled again: the function that has taken from it comes first
 

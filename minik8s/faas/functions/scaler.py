@@ -8,122 +8,42 @@ until now, and gateways tell anew within a second: nothing is lost, and nothing 
 from __future__ import annotations
 
 import math
-import secrets as randomness
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterable
 
-import msgspec
 from msgspec.structs import replace
 
 from minik8s.api.errors import Invalid, NotFound, StatusError
-from minik8s.api.kinds.environment import POOL_LABEL
 from minik8s.api.kinds.function import LABEL, PROCESS, Function
 from minik8s.api.kinds.functionrevision import SHAPE_LABEL, SHARED, FunctionRevision, FunctionRevisionSpec
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
-from minik8s.api.meta import is_true
 from minik8s.api.resource import Json
 from minik8s.client.base import JSON_PATCH, Client
 from minik8s.client.controller import Controller
-from minik8s.client.informer import Informer, Informers
+from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock
 from minik8s.controllers.ownership import index_by_controller, owner_reference
 from minik8s.controllers.pod_control import PodControl, namespace_is_ending
 from minik8s.controllers.pod_facts import is_finished, is_ready
 from minik8s.controllers.status import difference, only_status_changed
-from minik8s.controllers.templates import ALPHABET
-from minik8s.faas.functions import pods, revisions, scale
-from minik8s.faas.functions.controller import BY_FUNCTION, crowd_of, history_of, index_by_function, runtime_key
-from minik8s.faas.functions.pods import Make
-from minik8s.faas.functions.scale import Bounds, Decision, Sample, Seen
+from minik8s.faas.functions import crowd, pods
+from minik8s.faas.functions.crowd import Demand, Group, Want
+from minik8s.faas.functions.scale import Decision
+from minik8s.faas.functions.workshop import (
+    BY_CROWD,
+    BY_POOL,
+    Workshop,
+    history_of,
+    index_by_crowd,
+    index_by_pool,
+    is_up,
+    lost_nodes,
+)
 
-SILENT = 2.5  # seconds after which a gateway's last word does not count: it tells every second while there is something
 HUSH = 0.1  # seconds after a claim in which nothing is written for people to read
 RETELL = 10.0  # seconds between two writes that tell of another rule, but not of other numbers
-FORGOTTEN = 5.0  # seconds without a call after which pods that get no more traffic go
-BY_POOL = "function pool"  # index of pods: namespace/environment hash
-
-
-class Demand(NamedTuple):
-    """What a gateway tells of one function and shape."""
-
-    function: str  # namespace/name
-    shape: str
-    concurrency: float  # calls in flight on average since it told last, held ones included
-    waiting: int  # calls that are held now
-    requests: int  # since it told last
-
-
-class _Told(NamedTuple):
-    at: float
-    load: float
-    waiting: int
-
-
-@dataclass
-class _Group:
-    """Pods of one shape: what is known of how busy they are, and what was decided last."""
-
-    samples: deque[Sample] = field(default_factory=deque)
-    told: dict[tuple[str, str], _Told] = field(default_factory=dict)  # by gateway and function
-    busy: float = -math.inf
-    desired: int = 0
-    panic_until: float = 0.0
-    live: bool = False
-    near: set[str] = field(default_factory=set)  # nodes whose gateways hold calls
-    claimed: list[str] = field(default_factory=list)  # pods that have been taken from a pool, and not told of yet
-    claimed_at: float = -math.inf
-
-
-class _Want(NamedTuple):
-    """What one shape of a crowd is for."""
-
-    revision: FunctionRevision  # any of that shape
-    bounds: Bounds
-    called: bool  # some share of calls goes there
-    loading: str = ""  # a revision that waits for its trial
-
-
-class Workshop:
-    """Makes pods: the parts that are the same for functions and for pools."""
-
-    def __init__(self, client: Client, *, image: Callable[[], str], environments: str) -> None:
-        """`image`: of functions without one of their own; `environments`: their folder on nodes."""
-        self.client = client
-        self._image = image
-        self._environments = environments
-
-    def make(self, spec: FunctionRevisionSpec) -> Make:
-        return Make(
-            spec.shape, spec.environmentHash, spec.image or self._image(), msgspec.to_builtins(spec.resources),
-            spec.nodeSelector, spec.serviceAccountName,
-        )  # fmt: skip
-
-    async def pods(self, make: Make, namespace: str, prefix: str, count: int) -> list[Json]:
-        key = await runtime_key(self.client)
-        return [
-            pods.pod(make, f"{prefix}-{_five()}", namespace, key=key, root=self._environments) for _ in range(count)
-        ]
-
-
-def _five() -> str:
-    return "".join(randomness.choice(ALPHABET) for _ in range(5))
-
-
-def lost_nodes(nodes: Informer[Node]) -> set[str]:
-    return {node.metadata.name for node in nodes.list() if not _is_up(node)}
-
-
-def index_by_pool(informer: Informer[Pod]) -> None:
-    def keys(pod: Pod) -> list[str]:
-        name = pod.metadata.labels.get(POOL_LABEL)
-        return [f"{pod.metadata.namespace}/{name}"] if name else []
-
-    informer.add_index(BY_POOL, keys)
 
 
 class Scaler(Controller):
@@ -143,12 +63,12 @@ class Scaler(Controller):
         self._workshop = workshop
         self._recorder = recorder
         self._clock = clock
-        self._groups: dict[str, dict[str, _Group]] = {}  # crowd -> shape -> group
+        self._groups: dict[str, dict[str, Group]] = {}  # crowd -> shape -> group
         self._functions = informers.of(Function)
         self._revisions = informers.of(FunctionRevision)
         self._pods = informers.of(Pod)
         self._nodes = informers.of(Node)
-        index_by_function(self._pods)
+        index_by_crowd(self._pods)
         index_by_pool(self._pods)
         index_by_controller(self._revisions)
         self._control = PodControl(client, self._pods, recorder)
@@ -166,7 +86,7 @@ class Scaler(Controller):
         if not (told and only_status_changed(old, new)):
             for each in (old, new):
                 if each is not None:
-                    self.queue.add(crowd_of(each))
+                    self.queue.add(crowd.key_of(each))
         if new is None and old is not None:
             self._told.pop(old.metadata.uid, None)
 
@@ -184,9 +104,9 @@ class Scaler(Controller):
             self._taken.discard(old.metadata.uid)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
-        if old is None or new is None or _is_up(old) != _is_up(new):
-            for crowd in self._groups:
-                self.queue.add(crowd)
+        if old is None or new is None or is_up(old) != is_up(new):
+            for key in self._groups:
+                self.queue.add(key)
 
     def tell(self, gateway: str, demands: Iterable[Demand]) -> None:
         """What a gateway has in flight; wakes what may need pods at once."""
@@ -195,38 +115,31 @@ class Scaler(Controller):
             function = self._functions.by_key(demand.function)
             if function is None:
                 continue
-            crowd = crowd_of(function)
-            group = self._groups.setdefault(crowd, {}).setdefault(demand.shape, _Group())
-            load = demand.concurrency / _unit(function)
-            group.told[gateway, demand.function] = _Told(now, load, demand.waiting)
-            if demand.concurrency or demand.waiting or demand.requests:
-                group.busy = now
-            group.near = {gateway} if demand.waiting else set()
-            total = sum(told.load for told in group.told.values() if now - told.at < SILENT)
-            group.samples.append(Sample(now, total))
-            while group.samples[0].at < now - scale.STABLE:
-                group.samples.popleft()
-            self.queue.add(crowd)
+            key = crowd.key_of(function)
+            group = self._groups.setdefault(key, {}).setdefault(demand.shape, Group())
+            group.tell(gateway, demand, crowd.unit(function), now)
+            self.queue.add(key)
 
     # -- one crowd
 
     async def reconcile(self, key: str) -> float | None:
         namespace, _, name = key.partition("/")
         members = self._members(namespace, name)
-        mine = self._pods.by_index(BY_FUNCTION, key)
+        mine = self._pods.by_index(BY_CROWD, key)
         if not members:
             self._groups.pop(key, None)
             await self._remove(self._stranded(mine))
             return None
-        wants, groups = self._wants(members), self._groups.setdefault(key, {})
+        histories = {each.metadata.uid: history_of(self._revisions, each) for each in members}
+        wants, groups = crowd.wants(members, histories), self._groups.setdefault(key, {})
         lost, now = lost_nodes(self._nodes), self._clock()
         decisions: dict[str, Decision] = {}
         for shape in {*wants, *groups, *(pod.metadata.labels.get(SHAPE_LABEL, "") for pod in mine)}:
             alive = [pod for pod in mine if pod.metadata.labels.get(SHAPE_LABEL) == shape]
             want = wants.get(shape)
             counting = [pod for pod in pods.counting(alive, lost) if not self._control.is_going(pod)]
-            group = self._group(groups, shape, len(counting), now, live=want is not None and want.called)
-            decision = self._decide(group, want, sum(map(is_ready, counting)), now)
+            group = crowd.group_of(groups, shape, len(counting), now, called=want is not None and want.called)
+            decision = group.decide(want, sum(map(is_ready, counting)), now)
             if decision is not None:
                 decisions[shape] = decision
             else:
@@ -239,7 +152,7 @@ class Scaler(Controller):
         return min((each.again for each in decisions.values() if each.again is not None), default=None)
 
     async def _adjust(
-        self, members: list[Function], want: _Want | None, group: _Group, name: str, alive: list[Pod],
+        self, members: list[Function], want: Want | None, group: Group, name: str, alive: list[Pod],
         counting: list[Pod], desired: int,
     ) -> None:  # fmt: skip
         await self._remove([pod for pod in alive if is_finished(pod)])
@@ -261,58 +174,9 @@ class Scaler(Controller):
         living = {each.metadata.uid for found in functions for each in found if not each.deleting}
         return [pod for pod in mine if living & {owner.uid for owner in pod.metadata.ownerReferences}]
 
-    def _wants(self, members: list[Function]) -> dict[str, _Want]:
-        """The shapes that calls go to, or that somebody's newest revision is of."""
-        found: dict[str, _Want] = {}
-        for function in members:
-            for shape, want in self._wants_of(function).items():
-                found[shape] = _both(found[shape], want) if shape in found else want
-        return found
-
-    def _wants_of(self, function: Function) -> dict[str, _Want]:
-        history, scaling = history_of(self._revisions, function), function.spec.scale
-        percents = {share.revision: share.percent for share in function.status.traffic}
-        found: dict[str, _Want] = {}
-        for shape in {each.spec.shape for each in history if each.metadata.name in percents or each is history[-1]}:
-            fitting = [each for each in history if each.spec.shape == shape]
-            percent = sum(percents.get(each.metadata.name, 0) for each in fitting)
-            least = math.ceil(scaling.minReplicas * percent / 100)
-            bounds = Bounds(least, scaling.maxReplicas, scaling.idleSeconds, _unit(function))
-            tried = [each.metadata.name for each in fitting if each is history[-1] and revisions.undecided(each)]
-            found[shape] = _Want(fitting[-1], bounds, percent > 0, "".join(tried))
-        return found
-
-    def _group(self, groups: dict[str, _Group], shape: str, count: int, now: float, *, live: bool) -> _Group:
-        group = groups.get(shape)
-        if group is None:
-            group = groups[shape] = _Group(desired=count, busy=now if count else -math.inf)
-            if count:  # this process has just begun: what is there was needed
-                group.samples.append(Sample(now, count))
-        if live and not group.live and not group.samples:
-            # Calls move here from pods of another shape: so many are needed here, too.
-            busiest = max(groups.values(), key=lambda other: other.desired)
-            group.samples.extend(busiest.samples)
-            group.busy = max(group.busy, busiest.busy)
-        group.live = live
-        return group
-
-    def _decide(self, group: _Group, want: _Want | None, ready: int, now: float) -> Decision | None:
-        """None for what has neither traffic nor calls any more."""
-        waiting = sum(told.waiting for told in group.told.values() if now - told.at < SILENT)
-        if want is None:
-            if now - group.busy >= FORGOTTEN and not waiting:
-                return None
-            return Decision(group.desired, "Draining", "calls end on what has no traffic", 0.0, scale.TICK)
-        if want.loading:
-            group.busy = now  # its first call is likely to follow
-        seen = Seen(now, group.samples, waiting, group.busy, ready, group.desired, group.panic_until, want.loading)
-        decision = scale.decide(seen, want.bounds)
-        group.desired, group.panic_until = decision.desired, decision.panic_until
-        return decision
-
     # -- pods
 
-    async def _add(self, members: list[Function], want: _Want, group: _Group, name: str, count: int) -> None:
+    async def _add(self, members: list[Function], want: Want, group: Group, name: str, count: int) -> None:
         spec, namespace = want.revision.spec, want.revision.metadata.namespace
         missing = count - await self._claim(members, spec, group, name, count)
         if missing <= 0:
@@ -325,7 +189,7 @@ class Scaler(Controller):
             raise outcome.error
 
     async def _claim(
-        self, members: list[Function], spec: FunctionRevisionSpec, group: _Group, name: str, count: int
+        self, members: list[Function], spec: FunctionRevisionSpec, group: Group, name: str, count: int
     ) -> int:
         """Take up to `count` idle pods of the same shape; how many there were."""
         namespace = members[0].metadata.namespace
@@ -374,7 +238,7 @@ class Scaler(Controller):
                 self._recorder.event(members[0], "Normal", "SuccessfulClaim", f"Claimed idle pod: {pod}")
             group.claimed.clear()
         desired = sum(each.desired for each in decisions.values())
-        ready = sum(map(is_ready, pods.counting(self._pods.by_index(BY_FUNCTION, key), lost)))
+        ready = sum(map(is_ready, pods.counting(self._pods.by_index(BY_CROWD, key), lost)))
         busiest = max(decisions.values(), key=lambda each: each.desired, default=None)
         kind, reason = (busiest.kind, busiest.reason) if busiest is not None else ("", "")
         for function in members:
@@ -389,19 +253,3 @@ class Scaler(Controller):
                 body = {"metadata": {"uid": meta.uid}, "status": patch}
                 written = await self.client.patch(Function, meta.name, meta.namespace, body, subresource="status")
                 await self._functions.caught_up(written.metadata.resourceVersion)
-
-
-def _unit(function: Function) -> float:
-    """How many calls one pod is meant to have in flight."""
-    return function.spec.concurrency * function.spec.scale.targetUtilization / 100
-
-
-def _both(one: _Want, other: _Want) -> _Want:
-    """Of two functions that share pods."""
-    a, b = one.bounds, other.bounds
-    bounds = Bounds(max(a.least, b.least), max(a.most, b.most), max(a.idle, b.idle))
-    return _Want(other.revision, bounds, one.called or other.called, one.loading or other.loading)
-
-
-def _is_up(node: Node) -> bool:
-    return is_true(node.status.conditions, "Ready")
