@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog
 from grpclib import GRPCError
 from grpclib.client import Channel
 from structlog.testing import LogCapture
 
-from minik8s.api.kinds.pod import Container, Pod, PodSpec, ResourceRequirements
+from minik8s.api.kinds.pod import Container, Pod, PodSpec, PodStatus, ResourceRequirements
 from minik8s.api.meta import ObjectMeta
 from minik8s.deviceplugin import Answer, Device, Plugin, PluginDevice, Refused, serve
 from minik8s.kubelet.devices.errors import DevicesRefused, WaitingForPlugin
@@ -162,6 +163,15 @@ async def test_a_pod_gets_devices_and_gives_them_back(tmp_path: Path) -> None:
                 await node.start(pod("p2", 3))
             node.manager.free("p1")
             assert len(ids((await node.start(pod("p3", 4)))[0])) == 4
+
+
+async def test_devices_of_a_pod_that_has_ended_are_free_before_it_is_taken_down(tmp_path: Path) -> None:
+    async with host(tmp_path) as node, plugged(Choosy(Device("a")), node):
+        await node.amount(1, 1)
+        ended = pod("p1", 1)
+        await node.start(ended)
+        node.pods.append(msgspec.structs.replace(ended, status=PodStatus(phase="Succeeded")))
+        assert ids((await node.start(pod("p2", 1)))[0]) == ["a"]
 
 
 async def test_many_at_once(tmp_path: Path) -> None:
