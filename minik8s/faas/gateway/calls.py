@@ -201,7 +201,8 @@ class Calls:
                         continue
                 if asked.expects:
                     client.go_on(asked)
-                marks = b"%sMinik8s-Call: %s\r\n" % (revision.marks, trace.call.encode())
+                call = trace.call.encode()
+                marks = b"%sMinik8s-Call: %s\r\n" % (revision.marks, call)
                 answer = await link.call(sent, marks, revision.spec.timeoutSeconds, revision.spec.maxBodyBytes)
                 if answer.runtime and self._not_loaded(answer, seat, sent):
                     note.cold = True
@@ -212,8 +213,8 @@ class Calls:
                     note.error = answer.error.decode("latin-1")
                 if answer.invoke:
                     return await self._handed_over(answer, revision, chain, target)
-                if not _answered(answer, asked, client, trace.call.encode()):
-                    await _relay(answer, asked, client, trace.call.encode(), note)
+                if not _answered(answer, asked, client, call):
+                    await _relay(answer, asked, client, call, note)
                 return None
             except Lost as error:
                 raise WorkerLost(f"{revision.name} did not answer to the end: {error}") from None

@@ -29,19 +29,12 @@ class Revision(NamedTuple):
     key: str
     name: str
     namespace: str
+    function: str  # namespace/name
+    fleet: tuple[str, str]  # whose pods can hold it
+    load: tuple[str, str]  # as what the autoscaler knows its calls
     spec: FunctionRevisionSpec
     marks: bytes
     verdict: bool | None
-    fault: str
-
-    @property
-    def function(self) -> str:
-        return f"{self.namespace}/{self.spec.function}"
-
-    @property
-    def fleet(self) -> tuple[str, str]:
-        """Whose pods can hold it."""
-        return (f"{self.namespace}/{SHARED}" if self.spec.isolation == PROCESS else self.function), self.spec.shape
 
 
 class Target:
@@ -133,13 +126,12 @@ class View:
         return {function.metadata.namespace for function in self._functions.list()}
 
     def fleet(self, revision: Revision) -> Fleet:
-        return self._fleet(revision.fleet)
+        return self.fleets.get(revision.fleet) or self._fleet(revision.fleet)
 
     def load(self, revision: Revision) -> Load:
-        key = revision.function, revision.spec.shape
-        found = self.loads.get(key)
+        found = self.loads.get(revision.load)
         if found is None:
-            found = self.loads[key] = Load(asyncio.get_running_loop().time, self._woken)
+            found = self.loads[revision.load] = Load(asyncio.get_running_loop().time, self._woken)
         return found
 
     def _fleet(self, key: tuple[str, str]) -> Fleet:
@@ -268,7 +260,9 @@ def _rule(trigger: Trigger) -> Rule:
 def _revision(revision: FunctionRevision) -> Revision:
     ready = condition(revision.status.conditions, "Ready")
     verdict = None if ready is None or ready.status == "Unknown" else ready.status == "True"
-    meta = revision.metadata
+    meta, spec = revision.metadata, revision.spec
+    function = f"{meta.namespace}/{spec.function}"
+    owner = f"{meta.namespace}/{SHARED}" if spec.isolation == PROCESS else function
+    fleet, load = (owner, spec.shape), (function, spec.shape)
     marks = f"Minik8s-Revision: {meta.name}\r\n".encode()
-    fault = ready.message if ready is not None and verdict is False else ""
-    return Revision(revision.key, meta.name, meta.namespace, revision.spec, marks, verdict, fault)
+    return Revision(revision.key, meta.name, meta.namespace, function, fleet, load, spec, marks, verdict)
