@@ -11,19 +11,15 @@ from typing import Any
 
 from minik8s.faas.runtime import http1, output
 from minik8s.faas.runtime.answers import Answer, call, piece, render
-from minik8s.faas.runtime.asgi import Lifespan, scope_of
+from minik8s.faas.runtime.asgi import Exchange, Lifespan, scope_of
 from minik8s.faas.runtime.board import ANSWERING, IDLE, READING, Board
 from minik8s.faas.runtime.calls import Caller, failed
 from minik8s.faas.runtime.channel import receive, tell
 from minik8s.faas.runtime.contracts import Contract
-from minik8s.faas.runtime.http1 import Incoming, Reader, Refused
+from minik8s.faas.runtime.http1 import Gone, Incoming, Reader, Refused
 from minik8s.faas.runtime.settings import Settings
 
 AHEAD = 256 * 2**10  # bytes of a body that are read before the application asks for them
-
-
-class _Gone(Exception):
-    """The client is not there any more."""
 
 
 def serve(
@@ -207,7 +203,7 @@ class _Connection(asyncio.Protocol):
         try:
             async with limit:
                 await self._called(request)
-        except _Gone:
+        except Gone:
             request.keep_alive = False
         except TimeoutError:
             await self._too_late(request)
@@ -280,20 +276,20 @@ class _Connection(asyncio.Protocol):
         self._worker.board.mark(self._slot, ANSWERING)
 
     async def _write(self, data: bytes) -> None:
-        """Raises _Gone."""
+        """Raises Gone."""
         if os.getpid() != self._worker.pid:  # code that has forked, and returned in the child, too
             os._exit(0)
         if not self._lost:
             self._transport.write(data)
             await self._writable.wait()
         if self._lost:
-            raise _Gone
+            raise Gone
 
     # -- ASGI
 
     async def _application(self, request: Incoming) -> None:
         """Returns when the answer is sent in full; what the application does then goes on without us."""
-        exchange = _Exchange(self, request, self._worker.caller)
+        exchange = Exchange(self, request, self._worker.caller)
         lifespan = self._worker.lifespan
         scope = scope_of(request, lifespan.state if lifespan else {})
         running = asyncio.ensure_future(self._worker.caller.contract.target(scope, exchange.receive, exchange.send))
@@ -309,7 +305,7 @@ class _Connection(asyncio.Protocol):
         if running.done():
             await exchange.ended(None if running.cancelled() else running.exception())
 
-    async def more(self, request: Incoming) -> None:
+    async def more(self) -> None:
         """Wait for more of the request's body."""
         self._transport.resume_reading()
         self._arrived.clear()
@@ -322,91 +318,6 @@ class _Connection(asyncio.Protocol):
     @property
     def lost(self) -> bool:
         return self._lost or self._refused is not None
-
-
-class _Exchange:
-    """What one call of an application may receive and send."""
-
-    def __init__(self, connection: _Connection, request: Incoming, caller: Caller) -> None:
-        self._connection = connection
-        self._request = request
-        self._caller = caller
-        self._given = False  # the whole body was given
-        self._start: dict[str, Any] | None = None
-        self._chunked = False
-        self._begun = False
-        self.finished = asyncio.Event()
-
-    async def receive(self) -> dict[str, Any]:
-        request = self._request
-        while not request.parts and not request.complete and not self._connection.lost:
-            await self._connection.more(request)
-        if self._given:
-            while not self._connection.lost and not self.finished.is_set():
-                await self._connection.more(request)
-            return {"type": "http.disconnect"}
-        if self._connection.lost and not request.complete:
-            return {"type": "http.disconnect"}
-        body, request.parts = request.body, []
-        self._given = request.complete
-        return {"type": "http.request", "body": body, "more_body": not request.complete}
-
-    async def send(self, message: dict[str, Any]) -> None:
-        kind = message["type"]
-        if kind == "http.response.start" and self._start is None:
-            self._start = message
-        elif kind == "http.response.body" and self._start is not None and not self.finished.is_set():
-            await self._body(self._start, bytes(message.get("body", b"")), more=bool(message.get("more_body")))
-        else:
-            raise RuntimeError(f"ASGI: unexpected message {kind!r}")
-
-    async def _body(self, start: dict[str, Any], body: bytes, *, more: bool) -> None:
-        request = self._request
-        data = b""
-        if not self._begun:
-            self._begun = True
-            data = self._head(start, None if more else len(body))
-            if not more:
-                data += b"" if request.method == "HEAD" else body
-        if request.method != "HEAD" and (more or self._chunked):
-            if body:
-                data += http1.chunk(body) if self._chunked else body
-            data += b"" if more or not self._chunked else http1.LAST_CHUNK
-        try:
-            if data:
-                await self._connection.put(data)
-        except _Gone:
-            if more:
-                return  # as the specification has it: no error, the application learns it by receiving
-        if not more:
-            self.finished.set()
-
-    def _head(self, start: dict[str, Any], length: int | None) -> bytes:
-        request = self._request
-        headers = [(bytes(name).lower(), bytes(value)) for name, value in start.get("headers", ())]
-        said = next((value for name, value in headers if name == b"content-length"), b"")
-        if length is None and said.isdigit():
-            length = int(said)
-        self._chunked = length is None and request.version != "1.0"
-        if (length is None and not self._chunked) or not request.complete:
-            request.keep_alive = False
-        keep = [pair for pair in headers if pair[0] not in (b"content-length", b"transfer-encoding", b"connection")]
-        if request.method == "HEAD" and said.isdigit():
-            length = int(said)
-        head = http1.head(start["status"], keep, length=length, close=not request.keep_alive)
-        return head if length is not None or self._chunked else head.replace(b"transfer-encoding: chunked\r\n", b"")
-
-    async def ended(self, error: BaseException | None) -> None:
-        """The application has returned, or raised."""
-        if self.finished.is_set():
-            return
-        answer = failed(error or RuntimeError("the ASGI application returned without an answer"))
-        if self._begun:
-            self._request.keep_alive = False
-        else:
-            if not self._request.complete:
-                self._request.keep_alive = False
-            await self._connection.put(self._caller.whole(answer, self._request))
 
 
 async def _pieces(body: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from minik8s.faas.runtime.http1 import MAX_HEAD, Reader
 
 if TYPE_CHECKING:
-    from minik8s.faas.runtime.fleet import Worker
+    from minik8s.faas.runtime.revision import Worker
 
 LINGER: Final = 2.0  # seconds for which what a client still sends is thrown away, so that it can read its answer
 _CLOSE_WAIT: Final = 8  # of the kernel's states of TCP: the client will send no more

@@ -18,6 +18,7 @@ from minik8s.faas.runtime.board import ANSWERING, CALLING, IDLE, SENDING, UNTOUC
 from minik8s.faas.runtime.channel import lend
 from minik8s.faas.runtime.connection import Connection
 from minik8s.faas.runtime.processes import kill_orphans, kill_tree
+from minik8s.faas.runtime.revision import Revision, Worker, cause, loaded_answer
 from minik8s.faas.runtime.settings import Settings
 
 OVERDUE: Final = 0.5  # seconds after its timeout at which a worker that is still in a call is killed
@@ -26,50 +27,6 @@ UNUSED: Final = 60.0  # seconds without a call after which a revision is dropped
 SPARE: Final = 30.0  # seconds without a connection after which a worker beyond `workers` is ended
 LAST_WORDS: Final = 0.1  # seconds to write them
 RETIRING: Final = 5.0  # seconds from the end of the last call for which a worker may tidy up
-
-
-class Worker:
-    """The supervisor's side of a worker process."""
-
-    def __init__(self, pid: int, channel: socket.socket, revision: Revision) -> None:
-        self.pid = pid
-        self.channel = channel
-        self.revision = revision
-        self.connections: dict[int, Connection] = {}  # by slot
-        self.loaded = False
-        self.born = self.free_since = time.monotonic()
-        self.doomed = 0.0
-        self.kill_at: float | None = None  # set once it has been told to end
-        self.overdue = False  # it was told to write down where it hangs, and is killed a moment later
-
-
-class Revision:
-    """`waiting` are connections on which somebody waits for the verdict."""
-
-    def __init__(self, settings: Settings, folder: Path, uid: int | None) -> None:
-        self.settings = settings
-        self.folder = folder
-        self.uid = uid
-        self.workers: list[Worker] = []
-        self.waiting: list[Connection] = []
-        self.contract = ""  # "" until the first worker has loaded it
-        self.asynchronous = False
-        self.seconds = 0.0
-        self.used = time.monotonic()
-        self.calls = 0  # of connections that have ended
-        self.failures = 0  # workers in a row that could not load what loaded once
-        self.retry_at = 0.0
-        self.trouble = ""
-
-    @property
-    def most(self) -> int:
-        """How many processes it may have."""
-        wanted = self.settings.workers
-        return wanted if self.asynchronous else max(wanted, self.settings.concurrency)
-
-    @property
-    def serving(self) -> list[Worker]:
-        return [each for each in self.workers if each.kill_at is None and not each.overdue]
 
 
 class Fleet:
@@ -118,7 +75,7 @@ class Fleet:
             revision = self.revisions[settings.revision] = Revision(settings, folder, uid)
             self._fork(revision, archive)
         if revision.contract:
-            connection.say(_loaded(revision))
+            connection.say(loaded_answer(revision))
             self._answered(connection)
         else:
             revision.waiting.append(connection)
@@ -218,7 +175,7 @@ class Fleet:
                 revision.used = time.monotonic()
                 revision.contract, revision.asynchronous = message["loaded"], message["asynchronous"]
                 revision.seconds = message["seconds"]
-                self._verdict(revision, _loaded(revision))
+                self._verdict(revision, loaded_answer(revision))
                 for _ in range(revision.settings.workers - len(revision.serving)):
                     self._fork(revision)
         elif "failed" in message:
@@ -272,7 +229,7 @@ class Fleet:
         revision.workers.remove(who)
         self._unwatch(who)
         who.channel.close()
-        why = _cause(status, overdue=who.overdue)
+        why = cause(status, overdue=who.overdue)
         known = self.revisions.get(revision.settings.revision) is revision
         if not known:
             if not revision.workers:
@@ -393,17 +350,3 @@ class Fleet:
             }
             for name, each in sorted(self.revisions.items())
         ]  # fmt: skip
-
-
-def _loaded(revision: Revision) -> bytes:
-    return http1.json_answer(200, {"contract": revision.contract, "seconds": round(revision.seconds, 6)})
-
-
-def _cause(status: int, *, overdue: bool) -> str:
-    if overdue:
-        return "was ended because a call took too long"
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        hint = ", perhaps for the memory it used" if number == signal.SIGKILL else ""
-        return f"was ended by signal {number} ({signal.Signals(number).name}{hint})"
-    return f"exited with status {os.WEXITSTATUS(status)}"

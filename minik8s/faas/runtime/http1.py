@@ -28,6 +28,10 @@ class Refused(Exception):
         self.status = status
 
 
+class Gone(Exception):
+    """The client is not there any more, or not in time."""
+
+
 class Incoming:
     """A request; header names are lower case. `parts` are the pieces of the body that have come."""
 

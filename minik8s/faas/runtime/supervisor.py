@@ -25,9 +25,10 @@ from minik8s.faas.runtime.board import Board
 from minik8s.faas.runtime.calls import not_loaded
 from minik8s.faas.runtime.connection import LINGER, Connection, wanted
 from minik8s.faas.runtime.control import MAX_LOAD, Control
-from minik8s.faas.runtime.fleet import Fleet, Worker
+from minik8s.faas.runtime.fleet import Fleet
 from minik8s.faas.runtime.http1 import MAX_HEAD, Incoming, Reader, Refused
 from minik8s.faas.runtime.processes import adopt_orphans
+from minik8s.faas.runtime.revision import Worker
 
 WARM: Final = 0.1  # seconds without events before which only what everybody needs is imported
 QUIET: Final = 2.0  # seconds without a call after which one that was told to end does so

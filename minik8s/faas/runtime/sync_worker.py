@@ -17,17 +17,13 @@ from minik8s.faas.runtime.board import ANSWERING, IDLE, READING, SENDING, Board
 from minik8s.faas.runtime.calls import Caller, failed
 from minik8s.faas.runtime.channel import receive, tell
 from minik8s.faas.runtime.contracts import Contract
-from minik8s.faas.runtime.http1 import Incoming, Reader, Refused
+from minik8s.faas.runtime.http1 import Gone, Incoming, Reader, Refused
 from minik8s.faas.runtime.settings import Settings
 
 BLOCK = 256 * 2**10  # bytes read at once
 
 
 _owner = [0]  # the worker's own process
-
-
-class _Gone(Exception):
-    """The client is not there any more, or not in time."""
 
 
 class _Connection:
@@ -79,7 +75,7 @@ class _Worker:
             self._give_back(connection)
         try:
             keep = self._requests(connection)
-        except _Gone:
+        except Gone:
             keep = False
         except Refused as refused:
             self._end(connection, refused)
@@ -90,7 +86,7 @@ class _Worker:
             self._close(connection)
 
     def _requests(self, connection: _Connection) -> bool:
-        """Serve what has come, until nothing is half done. False if the connection ends. Raises Refused, _Gone."""
+        """Serve what has come, until nothing is half done. False if the connection ends. Raises Refused, Gone."""
         reader, board, slot = connection.reader, self._board, connection.slot
         board.mark(slot, READING)
         until = time.monotonic() + self._settings.timeout_seconds
@@ -178,7 +174,7 @@ class _Worker:
                 data = piece(value)
                 if data:
                     _send(sock, http1.chunk(data) if chunked else data, until)
-        except _Gone:
+        except Gone:
             raise
         except BaseException as error:  # the code's
             failed(error)
@@ -223,7 +219,7 @@ def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
 
 
 def _send(sock: socket.socket, data: bytes, until: float) -> None:
-    """Raises _Gone."""
+    """Raises Gone."""
     _no_copy()
     view = memoryview(data)
     while True:
@@ -232,7 +228,7 @@ def _send(sock: socket.socket, data: bytes, until: float) -> None:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise _Gone from error
+            raise Gone from error
         if not view:
             return
         _await(sock, select.POLLOUT, until)
@@ -252,8 +248,8 @@ def _no_copy() -> None:
 
 
 def _await(sock: socket.socket, event: int, until: float) -> None:
-    """Raises _Gone if nothing happens until then."""
+    """Raises Gone if nothing happens until then."""
     waiting = select.poll()
     waiting.register(sock.fileno(), event)
     if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
-        raise _Gone(os.strerror(110))
+        raise Gone(os.strerror(110))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from minik8s.faas.runtime.board import CALLING, IDLE, OFFERED, READING, SLOTS, Board
-from minik8s.faas.runtime.fleet import UNUSED, Fleet, Revision
+from minik8s.faas.runtime.fleet import UNUSED, Fleet
+from minik8s.faas.runtime.revision import Revision
 from minik8s.faas.runtime.settings import Settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -220,6 +221,41 @@ def test_asgi_with_lifespan_and_bodies_that_stream_both_ways(runtime: Pod) -> No
             seen += sock.recv(1000)
 
 
+def test_asgi_applications_that_fail(runtime: Pod) -> None:
+    code = """
+        async def app(scope, receive, send):
+            if scope["path"] == "/early":
+                raise ValueError("early")
+            if scope["path"] == "/nothing":
+                return
+            if scope["path"] == "/length":
+                await send({"type": "http.response.start", "status": 200, "headers": [(b"Content-Length", b"4")]})
+                await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+                return await send({"type": "http.response.body", "body": b"cd"})
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"a", "more_body": True})
+            raise ValueError("late")
+    """
+    runtime.load("fails-00001", code)
+    connection = runtime.connect()
+    assert runtime.call("fails-00001", path="/early", on=connection).json["message"] == "early"
+    assert runtime.call("fails-00001", path="/nothing", on=connection).json["error"] == "RuntimeError"
+    assert runtime.call("fails-00001", path="/length", on=connection).body == b"abcd"
+    with pytest.raises(http.client.IncompleteRead):
+        runtime.call("fails-00001", path="/late", on=connection)
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_large_answers_to_clients_that_take_their_time(runtime: Pod, kind: str) -> None:
+    name = f"large-0000{len(kind)}"
+    runtime.load(name, f"{kind} main(params):\n    return b'x' * 30_000_000\n")
+    with runtime.socket() as sock:
+        sock.sendall(f"POST / HTTP/1.1\r\nMinik8s-Revision: {name}\r\nConnection: close\r\n\r\n".encode())
+        assert sock.recv(1) == b"H"
+        runtime.control("DELETE", f"/-/revisions/{name}")  # its process sees the call through
+        assert len(read_all(sock)) > 30_000_000
+
+
 def test_what_an_application_does_after_its_answer_holds_nobody_up(runtime: Pod) -> None:
     code = """
         import asyncio
@@ -244,10 +280,7 @@ def test_what_an_application_does_after_its_answer_holds_nobody_up(runtime: Pod)
 
 
 def read_all(sock: socket.socket) -> bytes:
-    data = b""
-    while piece := sock.recv(65536):
-        data += piece
-    return data
+    return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 @pytest.fixture(scope="module", params=["def main", "async def main"])
@@ -496,9 +529,10 @@ def test_code_changes_under_load_and_no_call_is_lost(own: Pod) -> None:
     assert set(seen) == {1, 2, 3, 4, 5}
 
 
-def test_connections_of_a_dropped_revision_go_back_to_the_door(own: Pod) -> None:
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_connections_of_a_dropped_revision_go_back_to_the_door(own: Pod, kind: str) -> None:
     """No race of a connection closing while a request is on its way."""
-    own.load("drop-00001", ECHO)
+    own.load("drop-00001", f"{kind} main(params):\n    return params\n")
     connection = own.connect()
     assert own.call("drop-00001", {"a": 1}, on=connection).status == 200
     own.control("DELETE", "/-/revisions/drop-00001")
