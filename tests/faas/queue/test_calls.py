@@ -132,6 +132,17 @@ async def test_what_is_not_there_or_too_large(it: Cluster) -> None:
         await ask(it, "POST", "f/deadletters", b'{"ids": "a"}')
 
 
+@pytest.mark.parametrize("limit", ["MOST", "MOST_BYTES"])
+async def test_a_full_queue_says_when_to_come_again(it: Cluster, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(f"minik8s.faas.queue.api.{limit}", 2)
+    await define(it, "f")
+    for _ in range(3 if limit == "MOST_BYTES" else 2):
+        await call(it, "f", b"1")
+    with pytest.raises(TooManyRequests) as refused:
+        await call(it, "f", b"1")
+    assert refused.value.retry_after == 10
+
+
 async def test_a_key_makes_one_call_of_many(it: Cluster, gateway: Gateway) -> None:
     gateway.functions["f"] = lambda p: p
     await define(it, "f")
