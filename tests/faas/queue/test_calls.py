@@ -13,7 +13,15 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from minik8s.api.errors import BadRequest, Invalid, NotFound, RequestEntityTooLarge, StatusError
+from minik8s.api.errors import (
+    BadRequest,
+    Invalid,
+    NotFound,
+    RequestEntityTooLarge,
+    StatusError,
+    TooManyRequests,
+    from_status,
+)
 from minik8s.api.kinds.event import Event
 from minik8s.api.kinds.function import RESOURCE, Function
 from minik8s.api.kinds.trigger import Trigger
