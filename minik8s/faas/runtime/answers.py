@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import traceback
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from uuid import uuid4
 
 from minik8s.faas.runtime.contracts import Contract
 from minik8s.faas.runtime.http1 import Header
@@ -140,7 +140,7 @@ def _proxied(result: Mapping[str, Any]) -> Answer:
 
 
 def _event(event: CloudEvent) -> Answer:
-    attributes = {"id": str(uuid4()), **event.attributes}
+    attributes = {"id": os.urandom(16).hex(), **event.attributes}
     body, own = _body(b"" if event.data is None else event.data)
     kind = attributes.pop("datacontenttype", None)
     headers = [(f"ce-{name}".encode("latin-1"), str(value).encode()) for name, value in attributes.items()]
