@@ -57,8 +57,6 @@ async def ask(
     it: Cluster, method: str, path: str, body: bytes = b"", headers: Json | None = None, **query: str
 ) -> Json:
     """As over HTTP; raises StatusError."""
-    from minik8s.api.errors import from_status
-
     answer = await it.master.handler.handle(ApiRequest(method, f"{BASE}/{path}", query, headers or {}, body, ADMIN))
     told: Json = msgspec.json.decode(answer.body)
     if answer.code >= 400:
