@@ -6,6 +6,7 @@ loads, pip, httptools and the runtime's source. No registry, no base image.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -39,6 +40,7 @@ _EXPECTED: Final = (  # by extension modules of wheels, and by the C library whe
     "libdl.so.2", "libgcc_s.so.1", "libgomp.so.1", "libm.so.6", "libnss_dns.so.2", "libnss_files.so.2",
     "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libstdc++.so.6", "libutil.so.1",
 )  # fmt: skip
+_LOADERS: Final = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
 _FOLDERS: Final = ("dev", "environment", "proc", "root", "run", "sys", "var")
 _HOME: Final = "usr/local"
 _VERSION: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -177,7 +179,8 @@ class _Rootfs:
 
     def libraries(self, programs: Iterable[Path]) -> None:
         """What programs load, at the very places where their loader has found it."""
-        for path in sorted(_libraries([*programs, *_expected_libraries()])):
+        found = _libraries(programs)
+        for path in sorted(found | _libraries(_expected_libraries(found)) | set(map(str, _expected_libraries(found)))):
             self.copy(path.lstrip("/"), Path(path).resolve(), 0o755)
         cache = Path("/etc/ld.so.cache")
         if cache.exists():
@@ -238,21 +241,24 @@ def _shell(rootfs: _Rootfs) -> list[Path]:
 
 
 def _libraries(files: Iterable[Path]) -> set[str]:
-    """Raises ImageError."""
-    try:
-        done = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise ImageError("the program ldd is missing (Debian: libc-bin)") from None
-    missing = re.search(r"(\S+) => not found", done.stdout)
-    if missing:
-        raise ImageError(f"a shared library of Python's is not found on this machine: {missing[1]}")
-    return set(re.findall(r"(?:=> |^\s+)(/\S+) \(0x", done.stdout, re.MULTILINE))
+    """As the loader finds them. Raises ImageError."""
+    loader = _LOADERS.get(os.uname().machine, "")
+    if not os.path.exists(loader):
+        raise ImageError("this machine is not one with glibc on x86-64 or arm64: make the image elsewhere, and load it")
+    found = {loader}
+    for file in files:
+        listed = subprocess.run([loader, "--list", str(file)], capture_output=True, text=True, check=False).stdout
+        missing = re.search(r"(\S+) => not found", listed)
+        if missing:
+            raise ImageError(f"{file} needs the shared library {missing[1]}, which is not found on this machine")
+        found |= set(re.findall(r"(?:=> |^\s+)(/\S+) \(0x", listed, re.MULTILINE))
+    return found
 
 
-def _expected_libraries() -> list[Path]:
-    """As far as this machine has them."""
-    known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
-    return [Path(found[1]) for name in _EXPECTED if (found := re.search(rf"{re.escape(name)} .*=> (\S+)", known))]
+def _expected_libraries(beside: Iterable[str]) -> list[Path]:
+    """As far as this machine has them, where it has the others."""
+    places = sorted({os.path.dirname(path) for path in beside})
+    return [Path(place, name) for name in _EXPECTED for place in places if os.path.exists(os.path.join(place, name))]
 
 
 def _carried() -> Iterator[tuple[str, Path]]:
@@ -291,12 +297,8 @@ def _pip(rootfs: _Rootfs, site: str) -> None:
             for name in sorted(name for name in wheel.namelist() if not name.endswith("/")):
                 (rootfs.module if name.endswith(".py") else rootfs.file)(f"{site}/{name}", wheel.read(name))
         return
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):  # only environments need it, and say so
         _distribution(rootfs, site, "pip")
-    except metadata.PackageNotFoundError:
-        raise ImageError(
-            "pip is not found on this machine, which environments are built with (Debian: python3-venv)"
-        ) from None
 
 
 def _data(rootfs: _Rootfs) -> None:
