@@ -163,12 +163,12 @@ class Bench:
         most = 3 if self._quick else 6
         scale = {"minReplicas": 0, "maxReplicas": most, "idleSeconds": 1}
         await self.function("growing", SLOW, concurrency=1, scale=scale)
-        statuses: list[int] = []
+        answers: list[tuple[int, str]] = []
         over = asyncio.Event()
 
         async def client() -> None:
             while not over.is_set():
-                statuses.append((await self.call("growing"))[0])
+                answers.append(await self.call("growing"))
 
         async with asyncio.TaskGroup() as tasks:
             for _ in range(2 * most):
@@ -181,9 +181,10 @@ class Bench:
             await self._seen.until(lambda: sum(not pod.deleting for pod in self._pods("growing")) == 1, "one pod")
             over.set()
         await self._seen.until(lambda: not self._pods("growing"), "no pods")
-        statuses.append((await self.call("growing"))[0])
-        failed = sum(status != 200 for status in statuses)
-        return Result(f"failed calls while scaling 0 → {most} → 1 → 0 → 1 ({len(statuses)})", failed, "", 0)
+        answers.append(await self.call("growing"))
+        failed = [f"{status} {text[:200]}" for status, text in answers if status != 200]
+        name = f"failed calls while scaling 0 → {most} → 1 → 0 → 1 ({len(answers)})"
+        return Result(name, len(failed), "", 0, beside=failed[0] if failed else "")
 
 
 class Steady:

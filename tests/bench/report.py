@@ -32,6 +32,8 @@ class Result:
             return ""
         if self.ok:
             return "ok"
+        if not self.goal:
+            return "missed"
         off = (self.goal / self.value if self.more else self.value / self.goal) if self.value else float("inf")
         return f"missed: {off:.2f} times the goal" if not self.more else f"missed: {1 / off:.0%} of the goal"
 
