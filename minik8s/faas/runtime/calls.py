@@ -41,11 +41,13 @@ class Caller:
 
     def answer(self, request: Incoming, deadline: float) -> Answer:
         """Of code that blocks."""
-        if self.contract.name == "wsgi":
-            from minik8s.faas.runtime.wsgi import run
+        made = self._application if self.contract.name == "wsgi" else self._called
+        return self.guarded(lambda: made(request, deadline))  # type: ignore[no-any-return]  # the Answer of either
 
-            return self._failed_or(lambda: run(self.contract.target, self.request(request)))
-        return self._failed_or(lambda: self._called(request, deadline))
+    def _application(self, request: Incoming, deadline: float) -> Answer:
+        from minik8s.faas.runtime.wsgi import run
+
+        return run(self.contract.target, self.request(request))
 
     def _called(self, request: Incoming, deadline: float) -> Answer:
         result = call(self.contract, self.settings, self.request(request), deadline)
@@ -54,9 +56,6 @@ class Caller:
 
             result = asyncio.run(_awaited(result))
         return render(result, self.contract, self.settings)
-
-    def _failed_or(self, do: Callable[[], Answer]) -> Answer:
-        return self.guarded(do)  # type: ignore[no-any-return]
 
     def guarded(self, do: Callable[[], Any]) -> Any:
         """What the code does, or the Answer that tells of its error."""

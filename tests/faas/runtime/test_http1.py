@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minik8s.faas.runtime import http1
@@ -28,6 +28,7 @@ def test_a_request() -> None:
     assert request.header(b"x-none") is None
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([GET, POST, CHUNKED]), min_size=1, max_size=4), st.data())
 def test_pipelined_requests_come_in_order_however_they_are_cut(requests: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(requests)
