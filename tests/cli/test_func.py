@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from minik8s import archives
 from minik8s.api.errors import Conflict, NotFound
 from minik8s.cli import code, upload
 from minik8s.cli.func_templates import MODELS
+from minik8s.faas.runtime import serverless
+from minik8s.faas.runtime.contracts import contract_of, find_callable
 
 Json = dict[str, Any]
 CODE = "def main(params):\n    return params\n"
@@ -99,6 +103,22 @@ def test_init_writes_what_add_takes(cli: Cli, sent: list[tuple[str, bytes]], mod
     # Its manifest means the same.
     assert "function.faas.minik8s.io/hello configured" in cli.ok("apply", "-f", "hello/function.yaml")
     assert sent[1] == sent[0]
+
+
+CONTRACTS = {"main": "main", "action": "action", "handler": "handler", "async": "main", "stream": "main",
+             "asgi": "asgi", "wsgi": "wsgi"}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_runtime_takes_each_model_for_what_it_is(model: str) -> None:
+    module = ModuleType("func")
+    sys.modules["serverless"] = serverless
+    try:
+        exec(MODELS[model][1].replace("\n        ", "\n"), vars(module))
+    finally:
+        del sys.modules["serverless"]
+    found = contract_of(find_callable(module, ""))
+    assert (found.name, found.asynchronous) == (CONTRACTS[model], model in ("async", "asgi"))
 
 
 def test_init_explains_names_and_models(cli: Cli) -> None:
