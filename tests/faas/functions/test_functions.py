@@ -386,6 +386,16 @@ async def test_a_function_waits_for_its_environment(it: Cluster) -> None:
     await function(it, lambda each: state(each) == ("Unknown", "EnvironmentNotReady"))
 
 
+async def test_where_functions_are_switched_off_nothing_is_done_for_them() -> None:
+    async with cluster(nodes=0, functions=False) as it:
+        assert it.master.functions is None
+        assert it.master.calls is None
+        await make(it)
+        with pytest.raises(NotFound):
+            await post(it, DEMANDS, {"gateway": "node", "functions": {}})
+        assert (await it.client.list(FunctionRevision)).items == ()
+
+
 # -- what is refused
 
 
