@@ -165,8 +165,5 @@ def test_what_is_no_map_is_told(spec: Any) -> None:
         convert({"kind": "DNS", "apiVersion": "v1", "metadata": {"name": "d"}, "spec": spec})
 
 
-def test_a_trigger_of_functions_says_what_is_missing() -> None:
-    spec = {"trigger": "/hello", "invokeAction": "hello", "httpType": "GET"}
-    with pytest.raises(Invalid, match="functions are not enabled"):
-        convert({"apiVersion": "v1", "kind": "Ingress", "metadata": {"name": "t"}, "spec": spec})
+def test_an_ingress_of_kubernetes_is_no_trigger_of_a_function() -> None:
     assert not convert({**ingress(), "apiVersion": "networking.k8s.io/v1"}).changed
