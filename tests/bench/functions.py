@@ -174,17 +174,28 @@ class Bench:
             for _ in range(2 * most):
                 tasks.create_task(client())
             await self._seen.until(lambda: len(self._pods("growing")) == most, f"{most} pods")
+            await self._more(answers, 10 * most)
             code = SLOW.replace("v1", "v2")
             await self._seen.client.patch(Function, "growing", SPACE, {"spec": {"code": {"inline": code}}})
             await self._seen.until(lambda: self._live("growing") == "growing-00002", "the second revision")
+            await self._more(answers, 10 * most)
             await self._seen.client.patch(Function, "growing", SPACE, {"spec": {"scale": {"maxReplicas": 1}}})
             await self._seen.until(lambda: sum(not pod.deleting for pod in self._pods("growing")) == 1, "one pod")
+            await self._more(answers, 10 * most)
             over.set()
         await self._seen.until(lambda: not self._pods("growing"), "no pods")
         answers.append(await self.call("growing"))
         failed = [f"{status} {text[:200]}" for status, text in answers if status != 200]
         name = f"failed calls while scaling 0 → {most} → 1 → 0 → 1 ({len(answers)})"
         return Result(name, len(failed), "", 0, beside=failed[0] if failed else "")
+
+    @staticmethod
+    async def _more(answers: list[tuple[int, str]], count: int) -> None:
+        """Wait for so many more calls."""
+        wanted = len(answers) + count
+        async with asyncio.timeout(60):
+            while len(answers) < wanted:
+                await asyncio.sleep(0.01)
 
 
 class Steady:

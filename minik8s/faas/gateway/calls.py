@@ -24,7 +24,7 @@ from minik8s.api.errors import (
 from minik8s.faas.gateway import routing, wire
 from minik8s.faas.gateway.failures import InvokeError, LoadError, WorkerLost, refusal
 from minik8s.faas.gateway.fleet import Fleet, Load, Replica
-from minik8s.faas.gateway.inbound import Inbound
+from minik8s.faas.gateway.inbound import Gone, Inbound
 from minik8s.faas.gateway.loading import Loader
 from minik8s.faas.gateway.records import Record, Records
 from minik8s.faas.gateway.trace import Trace, begun, hop
@@ -109,8 +109,12 @@ class Calls:
                 await self._chain(target, asked, path, trace, client)
         except StatusError as error:
             client.write(refusal(error, asked, trace.call))
+        except Gone:
+            raise
         except Exception as error:
             log.exception("a call failed", path=asked.path, remedy=REPORT)
+            if client.began:  # half of an answer may have been sent
+                client.abort()
             client.write(refusal(InternalError(f"an internal error occurred: {type(error).__name__}"), asked))
 
     # -- who is meant
@@ -204,7 +208,7 @@ class Calls:
                 call = trace.call.encode()
                 marks = b"%sMinik8s-Call: %s\r\n" % (revision.marks, call)
                 answer = await link.call(sent, marks, revision.spec.timeoutSeconds, revision.spec.maxBodyBytes)
-                if answer.runtime and self._not_loaded(answer, seat, sent):
+                if answer.runtime and self._not_loaded(answer, seat, sent, deadline):
                     note.cold = True
                     continue
                 replica.answered(revision.name)
@@ -318,7 +322,7 @@ class Calls:
                 raise ServiceUnavailable(f"{replica.place.key} takes no calls: {error}", retry_after=5) from None
             return None
 
-    def _not_loaded(self, answer: Answer, seat: Seat, sent: Sent) -> bool:
+    def _not_loaded(self, answer: Answer, seat: Seat, sent: Sent, deadline: float) -> bool:
         """Whether nothing has run because the revision was not there: it may be tried again."""
         if answer.runtime != NOT_LOADED:
             return False
@@ -326,6 +330,8 @@ class Calls:
         seat.replica.fresh = True
         if not isinstance(sent.body, bytes):
             raise ServiceUnavailable("the code was not loaded, and the body cannot be sent twice", retry_after=1)
+        if self._clock() > deadline:
+            raise ServiceUnavailable(f"{seat.replica.place.key} does not keep {seat.revision.name}", retry_after=5)
         return True
 
     # -- later

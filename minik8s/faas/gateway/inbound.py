@@ -90,13 +90,15 @@ class Inbound(asyncio.BufferedProtocol):
     """One client."""
 
     __slots__ = (
-        "_asked", "_body", "_clients", "_deadline", "_deaf", "_drained", "_dry", "_fault", "_idle", "_lines", "_parser",
-        "_paused", "_peer", "_pending", "_queue", "_reading", "_secure", "_stopped", "_target", "_task", "transport",
+        "_asked", "_body", "_clients", "_deadline", "_deaf", "_drained", "_dry", "_fault", "_idle", "_lines",
+        "_parser", "_paused", "_peer", "_pending", "_queue", "_reading", "_secure", "_stopped", "_target", "_task",
+        "began", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
 
     def __init__(self, clients: Clients) -> None:
+        self.began = False  # a part of the answer is sent
         self._clients = clients
         self._deadline = Deadline(self._late)
         self._parser = HttpRequestParser(self)
@@ -137,6 +139,7 @@ class Inbound(asyncio.BufferedProtocol):
     # -- for those who answer
 
     def write(self, data: bytes) -> None:
+        self.began = True
         self.transport.write(data)
 
     async def drained(self) -> None:
@@ -301,7 +304,7 @@ class Inbound(asyncio.BufferedProtocol):
                         self.transport.write(clients.refused(asked))
                         self._deadline.within(LINGER)
                         return
-                    self._asked = asked
+                    self._asked, self.began = asked, False
                     if clients.closing:
                         asked.keep_alive = False
                     await clients.serve(asked, self)
