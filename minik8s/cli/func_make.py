@@ -166,7 +166,7 @@ def _await_loaded(cluster: Cluster, name: str, made: Json, seconds: float) -> No
                     return
                 if reason in ("LoadError", "BuildFailed"):
                     raise click.ClickException(f"{name} cannot be loaded ({reason}):\n{message.rstrip()}")
-                if reason not in ("", told, "NoCode"):  # it has just been sent
+                if reason not in ("", told, "Uploading"):  # it has just been sent
                     click.echo(f"{reason}: {message.splitlines()[0] if message else ''}".rstrip(": "), err=True)
                     told = reason
         except TimeoutError:

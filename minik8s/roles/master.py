@@ -156,7 +156,9 @@ class Master:
         )
         controllers = build_controllers(self.informers.client, self.informers, recorder, settings=settings)
         if self._config.gpu_jobs:
-            controllers += build_hpc(self.informers.client, self.informers, recorder, self._job_files, self.kubelets.exec)
+            controllers += build_hpc(
+                self.informers.client, self.informers, recorder, self._job_files, self.kubelets.exec
+            )
         # What pods call the API server; its address may well be a node's too, on the same machine.
         names = names_of(self.identity.serving[0].read_bytes())
         own = {name for name in names if name.startswith("kubernetes")} | {self._config.kubernetes_ip}

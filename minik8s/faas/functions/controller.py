@@ -34,6 +34,7 @@ from minik8s.faas.functions.crowd import key_of
 from minik8s.faas.functions.revisions import Built, Trouble
 from minik8s.faas.functions.workshop import BY_CROWD, history_of, index_by_crowd
 
+UPLOADING = "Uploading"
 ARCHIVES = "archives"  # a key beside those of functions: removing what nothing names
 SETTLE = 90.0  # seconds until that, for archives that were sent just now are kept anyhow
 
@@ -140,7 +141,7 @@ class FunctionController(Controller):
             if self._codes.has(namespace, code):
                 return Code(code.sha256, code.size)
             text = f"the archive {code.sha256[:12]} is not here: {received} of {code.size} bytes have been sent"
-            return Trouble("NoCode", f"{text}; minik8s func update sends it")
+            return Trouble(UPLOADING, f"{text}; minik8s func update sends it")
         files = {"func.py": code.inline.encode()} if code.inline else await self._of_config_map(function)
         if isinstance(files, Trouble):
             return files
@@ -207,7 +208,8 @@ class FunctionController(Controller):
             if told.status == "True":
                 self._recorder.event(function, "Normal", "RevisionReady", told.message)
             elif told.status == "False":
-                self._recorder.event(function, "Warning", told.reason, told.message)
+                kind = "Normal" if told.reason == UPLOADING else "Warning"  # the object always comes before its code
+                self._recorder.event(function, kind, told.reason, told.message)
 
     async def _prune(self, function: Function, history: list[FunctionRevision]) -> None:
         current = self._functions.by_key(function.key) or function  # with the status as it was written just now

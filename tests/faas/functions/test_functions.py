@@ -236,7 +236,7 @@ async def test_an_archive_is_sent_in_chunks(it: Cluster) -> None:
     packed = pack_files({"func.py": CODE.encode()})
     sha = hashlib.sha256(packed).hexdigest()
     await make(it, code={"sha256": sha, "size": len(packed)})
-    waiting = await function(it, lambda each: state(each) == ("False", "NoCode"))
+    waiting = await function(it, lambda each: state(each) == ("False", "Uploading"))
     told = condition(waiting.status.conditions, "Ready")
     assert told is not None
     assert f"0 of {len(packed)} bytes" in told.message
