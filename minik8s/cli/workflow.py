@@ -166,21 +166,27 @@ def rm(cluster: Cluster, names: tuple[str, ...], runs: bool) -> None:
 
 
 @_verb(wf)
-@click.argument("workflow")
-@click.option("-i", "--input", "given", default="", help="JSON, @FILE, or - for standard input.")
+@click.argument("workflow", default="")
+@click.option("--function", default="", help="Call this function in place of a workflow; each Invoke is recorded.")
+@click.option("-i", "-d", "--input", "given", default="", help="JSON, @FILE, or - for standard input.")
 @click.option("--name", default="", help="Name of the run (default: the workflow's, and letters).")
 @click.option("--serviceaccount", default="", help="Whose rights its tasks have (default: default).")
 @click.option("-w", "--wait", is_flag=True, help="Wait for its end and print its output; a failure is exit code 1.")
 @click.option("--timeout", default="0s", help="With --wait: how long; 0s: for ever.")
-def run(cluster: Cluster, workflow: str, given: str, name: str, serviceaccount: str, wait: bool, timeout: str) -> None:
-    """Begin a run of a workflow."""
-    spec: Json = {"workflowRef": {"name": workflow}}
+def run(
+    cluster: Cluster, workflow: str, function: str, given: str, name: str, serviceaccount: str, wait: bool, timeout: str
+) -> None:
+    """Begin a run of a workflow, or with --function of a function and of those that it hands over to."""
+    if bool(workflow) == bool(function):
+        raise click.UsageError("name a WORKFLOW, or a function by --function NAME")
+    field, what = ("functionRef", function) if function else ("workflowRef", workflow)
+    spec: Json = {field: {"name": what}}
     if given:
         spec["input"] = _json(given, "--input")
     if serviceaccount:
         spec["serviceAccountName"] = serviceaccount
-    name = name or f"{workflow[:50]}-{secrets.token_hex(3)}"
-    cluster.wire.get(_path(cluster, "workflows", workflow))
+    name = name or f"{what[:50]}-{secrets.token_hex(3)}"
+    cluster.wire.get(_path(cluster, "functions" if function else "workflows", what))
     body = {"apiVersion": VERSION, "kind": "WorkflowRun", "metadata": {"name": name}, "spec": spec}
     cluster.wire.send("POST", _path(cluster, "workflowruns"), body)
     if not wait:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from minik8s.api.errors import NotFound
-from minik8s.api.kinds.workflow import Workflow
+from minik8s.api.kinds.function import Function
+from minik8s.api.kinds.workflow import Workflow, WorkflowSpec
 from minik8s.api.kinds.workflowrun import ENDED, WorkflowRun
 from minik8s.api.resource import Json
 from minik8s.client.base import JSON_PATCH, Client
@@ -15,6 +17,7 @@ from minik8s.client.controller import Controller
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import rfc3339
+from minik8s.faas import chain
 from minik8s.faas.admission import faults, parsed
 from minik8s.faas.object_task import DEPTH
 from minik8s.faas.run_log import Found, Header
@@ -85,14 +88,15 @@ class WorkflowRunController(Controller):
 
     async def _begin(self, obj: WorkflowRun) -> None:
         """Take the definition as it is now: the run keeps it."""
-        name, namespace = obj.spec.workflowRef.name, obj.metadata.namespace
+        function, namespace = obj.spec.functionRef.name, obj.metadata.namespace
+        what, name = ("function", function) if function else ("workflow", obj.spec.workflowRef.name)
         try:
-            workflow = await self.client.get(Workflow, name, namespace)
+            workflow = await (self._chain(name, namespace) if function else self.client.get(Workflow, name, namespace))
         except NotFound:
-            await self._refuse(obj, f"there is no workflow {name!r} in namespace {namespace!r}")
+            await self._refuse(obj, f"there is no {what} {name!r} in namespace {namespace!r}")
             return
         if found := faults(workflow.spec.definition):  # stored by a version that knew less
-            await self._refuse(obj, f"workflow {name}: {found[0]}")
+            await self._refuse(obj, f"{what} {name}: {found[0]}")
             return
         raw = await self.client.raw(self.client.resource(WorkflowRun), obj.metadata.name, namespace)
         if raw["metadata"]["uid"] != obj.metadata.uid:
@@ -107,6 +111,21 @@ class WorkflowRunController(Controller):
             depth=int(depth[:3]) if depth.isascii() and depth.isdecimal() else 0,
         )  # fmt: skip
         self._runner.begin(header, definition)
+
+    async def _chain(self, name: str, namespace: str) -> Workflow:
+        """What a function, and those that it may hand over to, are as a workflow. NotFound if it is not there."""
+        first = await self.client.get(Function, name, namespace)
+        declared = {name: first.spec.invokes}
+        todo = list(first.spec.invokes)
+        for each in todo:
+            if each in declared:
+                continue
+            declared[each] = ()  # one that is not there is told of when it is called
+            with suppress(NotFound):
+                declared[each] = (await self.client.get(Function, each, namespace)).spec.invokes
+            todo += declared[each]
+        definition = chain.definition(name, declared)
+        return Workflow(metadata=first.metadata, spec=WorkflowSpec(definition=definition))
 
     async def _refuse(self, obj: WorkflowRun, why: str) -> None:
         now = rfc3339(self._runner.clock())

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from minik8s.api.kinds.job import RESOURCE as JOB
 from minik8s.api.kinds.workflowrun import RESOURCE as RUN
 from minik8s.client.base import Client
-from minik8s.faas import object_task, resources
+from minik8s.faas import chain, object_task, resources
 from minik8s.faas.http_task import HttpTasks
 from minik8s.faas.resources import Resource
 from minik8s.faas.run_log import Header
@@ -28,12 +28,19 @@ class Functions(Protocol):
         """The answer. Raises StateError."""
         ...
 
+    async def hop(self, namespace: str, name: str, payload: Any, key: str) -> tuple[str, Any]:
+        """(function to which it hands over, parameters for that), or ("", the answer). Raises StateError."""
+        ...
+
 
 class NoFunctions:
     """Where functions are switched off."""
 
     async def invoke(self, namespace: str, name: str, payload: Any, key: str) -> Any:
         raise StateError(errors.TASK_FAILED, f"functions are not enabled: {namespace}/{name} cannot be called")
+
+    async def hop(self, namespace: str, name: str, payload: Any, key: str) -> tuple[str, Any]:
+        return "", await self.invoke(namespace, name, payload, key)
 
 
 def key(run: Header, task: Task) -> str:
@@ -55,6 +62,10 @@ class Performer:
         if resource.kind == "function":
             namespace, _, name = resource.name.rpartition("/")
             return await self.functions.invoke(namespace or run.namespace, name, task.parameters, key(run, task))
+        if resource.kind == "invoke":
+            hop = chain.asked(task.parameters)
+            following, said = await self.functions.hop(run.namespace, resource.name, hop.params, key(run, task))
+            return chain.outcome(hop, resource.name, following, said)
         client = self._acting(run.namespace, run.account)
         if resource.kind == "workflow":
             return await self._workflow(client, resource, run, task)

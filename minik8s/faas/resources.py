@@ -1,6 +1,7 @@
 """What a Task's `Resource` names, and what may stand there. Pure.
 
     add, function:add, function:NS/add     a function of the cluster
+    invoke:NAME                            one hop of a chain: a function that may hand over (faas/chain.py)
     http://…, https://…                    an HTTP endpoint
     activity:NAME                          work that a worker fetches
     workflow:NAME[.sync]                   another workflow; .sync waits for its end
@@ -20,7 +21,7 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 FUNCTION = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 ACTIVITY = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,78}[A-Za-z0-9])?")
 
-Kind = Literal["function", "http", "activity", "workflow", "k8s", "manual"]
+Kind = Literal["function", "invoke", "http", "activity", "workflow", "k8s", "manual"]
 
 
 class InvalidResource(ValueError):
@@ -51,13 +52,15 @@ def parse(text: str) -> Resource:
         kind, name = ("k8s", rest) if rest == "gpujob" else ("function", rest)
     if sync and (waits or kind not in ("workflow", "k8s")):
         raise InvalidResource(".sync is for workflow:NAME and k8s:KIND alone, and not with .waitForTaskToken")
+    if kind == "invoke" and waits:
+        raise InvalidResource("invoke: makes a hop, which has its answer at once: leave .waitForTaskToken out")
     if kind == "activity" and waits:
         raise InvalidResource("an activity has a token anyway: leave .waitForTaskToken out")
-    rules = {"function": FUNCTION, "activity": ACTIVITY, "workflow": NAME, "k8s": NAME}
+    rules = {"function": FUNCTION, "invoke": NAME, "activity": ACTIVITY, "workflow": NAME, "k8s": NAME}
     if kind not in rules:
         raise InvalidResource(
-            f"{kind}: is nothing that is known here: name a function, or write http(s)://…, activity:NAME, "
-            "workflow:NAME.sync, k8s:KIND.sync or manual.waitForTaskToken"
+            f"{kind}: is nothing that is known here: name a function, or write http(s)://…, invoke:NAME, "
+            "activity:NAME, workflow:NAME.sync, k8s:KIND.sync or manual.waitForTaskToken"
         )
     if not rules[kind].fullmatch(name):
         raise InvalidResource(f"{name!r} cannot be the name of a {kind if kind != 'k8s' else 'kind'}")

@@ -129,6 +129,21 @@ def test_the_calculator_answers_or_passes_on(faas: Faas) -> None:
     assert (status, answer) == (400, {"error": "unknown operator '?'"})
     done = faas.m("trigger", "calculator", "-d", '{"operator": "%"}', check=False)
     assert (done.code, done.json) == (4, {"error": "unknown operator '%'"})
+    # A chain as a run: each hop is in its history, and its way in its graph.
+    words = ("wf", "run", "--function", "calculator", "--name", "sum")
+    given = '{"operator": "+", "x": 2, "y": 3}'
+    assert faas.m(*words, "-d", given, "-w", "--timeout", "30s").json == {"result": 5}
+    assert "function/calculator" in faas.space.out("get", "wfr", "sum")
+    events = faas.m("wf", "history", "sum", "-o", "json").json
+    hops = {event["details"]["name"]: event["details"]["output"] for event in events
+            if event["type"] == "TaskStateExited"}  # fmt: skip
+    assert list(hops) == ["calculator", "addition"]
+    assert hops["calculator"] == {"next": "addition", "params": {"x": 2, "y": 3}, "chain": ["calculator"]}
+    drawn = faas.m("wf", "graph", "sum").out
+    assert "✓  addition [Task]" in drawn
+    assert "   multiplication [Task]" in drawn
+    refused = faas.m("wf", "run", "--function", "calculator", "-d", '{"operator": "?"}', "-w", check=False)
+    assert (refused.code, "unknown operator '?'" in refused.err) == (1, True)
     # Only what is declared may be invoked.
     faas.space.k(
         "patch", "function.faas.minik8s.io", "calculator", "--type=merge", "-p", '{"spec":{"invokes":["addition"]}}'

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from minik8s.faas.chain import definition
+
 # Lives one after the other, each a process of its own that is killed once its first group of events is durable, or
 # (every other time, at first) when it is on its way. Forked, so that what takes long is read once.
 LIVES = """
@@ -43,6 +45,10 @@ class Functions:
         if name == "broken":
             raise StateError("Now", "as told")
         return payload ** 2
+
+    async def hop(self, namespace, name, payload, key):
+        said = await self.invoke(namespace, name, payload, key)
+        return ({"a": "b", "b": "c"}.get(name, ""), said)
 
 async def live():
     async with cluster(nodes=0, store="sqlite", data_dir=folder / "data", gpu_jobs=False) as it:
@@ -93,12 +99,18 @@ DEFINITION: dict[str, Any] = {
         "Pause": {"Type": "Wait", "Seconds": 1, "End": True},
     },
 }  # fmt: skip
+GIVEN = {"items": [2, 3], "undo": 4}
 
 
-def live(folder: Path, mode: str) -> tuple[int, dict[str, Any], list[str]]:
+CHAIN = definition("a", {"a": ("b", "c"), "b": ("c",), "c": ()})
+
+
+def live(
+    folder: Path, mode: str, definition: Any = DEFINITION, given: Any = GIVEN
+) -> tuple[int, dict[str, Any], list[str]]:
     """(lives, how the run ended, calls of functions)."""
     folder.mkdir()
-    command = [sys.executable, "-c", LIVES, str(folder), json.dumps(DEFINITION), '{"items": [2, 3], "undo": 4}', mode]
+    command = [sys.executable, "-c", LIVES, str(folder), json.dumps(definition), json.dumps(given), mode]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     lives = int(done.stdout.splitlines()[-1])
     return lives, json.loads((folder / "end").read_text()), (folder / "calls").read_text().splitlines()
@@ -113,3 +125,13 @@ def test_killed_at_every_index_a_run_ends_the_same(tmp_path: Path) -> None:
     assert end == whole  # each completed state once, in the same order, under the same numbers
     assert set(calls) != set(again)  # of another run, with keys of its own
     assert len(set(again)) == 5  # however often a call was made, its key was the same
+
+
+def test_killed_at_every_hop_a_chain_of_invokes_ends_the_same(tmp_path: Path) -> None:
+    _, whole, calls = live(tmp_path / "whole", "let", CHAIN, 2)
+    assert (whole["phase"], whole["output"], len(calls)) == ("Succeeded", 256, 3)
+    lives, end, again = live(tmp_path / "killed", "kill", CHAIN, 2)
+    assert lives > 5
+    assert end == whole
+    assert len(set(again)) == 3
+    assert [name[0] for name in again] == sorted(name[0] for name in again)  # none again once the next was called

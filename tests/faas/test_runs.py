@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from minik8s.api.errors import Conflict, Invalid, NotFound, StatusError
+from minik8s.api.kinds.function import Function
 from minik8s.api.kinds.job import Job
 from minik8s.api.kinds.rbac import RoleBinding
 from minik8s.api.kinds.workflow import RESOURCE, Workflow
@@ -35,6 +36,11 @@ class Functions:
     async def invoke(self, namespace: str, name: str, payload: Any, key: str) -> Any:
         self.calls.append((f"{namespace}/{name}", payload, key))
         return self.functions[name](payload)
+
+    async def hop(self, namespace: str, name: str, payload: Any, key: str) -> tuple[str, Any]:
+        """A function that returns a pair hands over."""
+        said = await self.invoke(namespace, name, payload, key)
+        return said if isinstance(said, tuple) else ("", said)
 
 
 @pytest_asyncio.fixture
@@ -391,3 +397,48 @@ async def test_a_run_is_drawn(it: Cluster) -> None:
     assert b"A [Pass]" in await it.client.transport.request("GET", path, query={"format": "text"})
     with pytest.raises(StatusError, match="none of svg, dot, text"):
         await it.client.transport.request("GET", path, query={"format": "gif"})
+
+
+async def test_a_function_and_those_it_hands_over_to_are_a_run(it: Cluster) -> None:
+    for name, invokes in (("a", ["b", "c"]), ("b", ["c", "gone"]), ("c", ["a"])):
+        code = {"inline": "def main(params):\n    return params\n"}
+        await it.client.create(Function, {"metadata": {"name": name}, "spec": {"code": code, "invokes": invokes}},
+                               "default")  # fmt: skip
+    assert it.master.workflows is not None
+    hands = Functions(a=lambda p: ("b", {"n": p["n"] + 1}), b=lambda p: ("c", p), c=lambda p: p["n"] or ("a", {}))
+    it.master.workflows.performer.functions = hands
+    for name, given in (("r", {"n": 1}), ("circle", {"n": -1})):
+        body = {"metadata": {"name": name}, "spec": {"functionRef": {"name": "a"}, "input": given}}
+        await it.client.create(WorkflowRun, body, "default")
+    assert (await ended(it)).status.output == 2
+    runs = BASE.replace("workflows", "workflowruns")
+    events = (await call(it, "GET", f"{runs}/r/history"))["events"]
+    hops = [event["details"] for event in events if event["type"] == "TaskStateExited"]
+    assert [(each["name"], each["output"]) for each in hops] == [
+        ("a", {"next": "b", "params": {"n": 2}, "chain": ["a"]}),
+        ("b", {"next": "c", "params": {"n": 2}, "chain": ["a", "b"]}),
+        ("c", {"next": "", "response": 2}),
+    ]
+    drawn = await it.client.transport.request("GET", f"{runs}/r/graph", query={"format": "text"})
+    assert "✓→ a [Task]" in drawn.decode()
+    assert "✓  c [Task]" in drawn.decode()
+    assert "   gone [Task]" in drawn.decode()  # might have been
+    circle = (await ended(it, "circle")).status
+    assert (circle.phase, circle.error, circle.cause) == (
+        "Failed", "Function.InvokeError", "a cycle: a -> b -> c -> a")  # fmt: skip
+    hands.functions["c"] = lambda p: "mended"
+    await call(it, "POST", f"{runs}/circle/redrive", {})
+    done = await it.until(WorkflowRun, lambda each: each.metadata.name == "circle" and each.status.redrives == 1
+                          and each.status.phase in ENDED)  # fmt: skip
+    assert done.status.output == "mended"
+    assert sorted(name for name, _, _ in hands.calls) == [f"default/{name}" for name in "aabbccc"]
+
+
+async def test_a_run_of_both_of_neither_and_of_no_function_is_refused(it: Cluster) -> None:
+    both = {"workflowRef": {"name": "w"}, "functionRef": {"name": "f"}}
+    for spec, field in (({}, "workflowRef"), (both, "functionRef")):
+        with pytest.raises(Invalid, match=rf"spec\.{field}\.name"):
+            await it.client.create(WorkflowRun, {"metadata": {"name": "x"}, "spec": spec}, "default")
+    body = {"metadata": {"name": "r"}, "spec": {"functionRef": {"name": "nobody"}}}
+    await it.client.create(WorkflowRun, body, "default")
+    assert "there is no function 'nobody'" in (await ended(it)).status.cause

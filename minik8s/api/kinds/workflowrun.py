@@ -1,4 +1,7 @@
-"""WorkflowRun: one execution of a Workflow, as the definition was when it began. Its history is a subresource."""
+"""WorkflowRun: one execution of a Workflow, as the definition was when it began. Its history is a subresource.
+
+With `functionRef` in place of `workflowRef` it is a call of a function, and of those that it hands over to by Invoke.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ ENDED = ("Succeeded", "Failed", "TimedOut", "Aborted")
 
 class WorkflowRunSpec(Struct):
     workflowRef: LocalObjectReference = LocalObjectReference()
+    functionRef: LocalObjectReference = LocalObjectReference()  # either of them
     input: Any = None
     serviceAccountName: str = ""  # "" = default: whose rights its tasks have
 
@@ -52,15 +56,24 @@ def _validate(run: Json, old: Json | None) -> list[Cause]:
             return [invalid("spec", "...", "field is immutable: a run keeps what it began with; make another one")]
         return []
     causes = []
+    workflow, function = (dig(spec, f"{field}.name", "") for field in ("workflowRef", "functionRef"))
+    if not workflow and not function:
+        causes.append(required("spec.workflowRef.name", "the name of a Workflow of this namespace"))
+    if workflow and function:
+        causes.append(invalid("spec.functionRef.name", function, "a run has workflowRef or functionRef, not both"))
     for field, name in (
-        ("spec.workflowRef.name", dig(spec, "workflowRef.name", "")),
+        ("spec.workflowRef.name", workflow),
+        ("spec.functionRef.name", function),
         ("spec.serviceAccountName", spec.get("serviceAccountName") or ""),
     ):
         if name and not DNS_SUBDOMAIN.fullmatch(name):
             causes.append(invalid(field, name, DNS_SUBDOMAIN_HINT))
-        elif not name and field == "spec.workflowRef.name":
-            causes.append(required(field, "the name of a Workflow of this namespace"))
     return causes
+
+
+def _of(run: Json, now: float) -> str:
+    function = dig(run, "spec.functionRef.name", "")
+    return f"function/{function}" if function else str(dig(run, "spec.workflowRef.name", ""))
 
 
 def _duration(run: Json, now: float) -> str:
@@ -79,7 +92,7 @@ RESOURCE = Resource(
     subresources=frozenset(("status", "history", "graph", "stop", "redrive")),
     columns=(
         NAME,
-        Column("Workflow", lambda run, now: dig(run, "spec.workflowRef.name", ""), description="What it runs."),
+        Column("Workflow", _of, description="What it runs."),
         Column("Phase", lambda run, now: dig(run, "status.phase", "Pending"), description="How it stands."),
         Column("State", lambda run, now: ",".join(dig(run, "status.currentStates", ())), description="Where it is."),
         Column("Events", lambda run, now: dig(run, "status.events", 0), type="integer", description="Of its history."),

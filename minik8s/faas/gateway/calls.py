@@ -155,6 +155,10 @@ class Calls:
         chain = [target.name]
         while (handed := await self._hop(target, sent, chain, asked, client, trace)) is not None:
             name, params = handed
+            if asked.noted.get(b"minik8s-invoke") == wire.HAND_BACK:
+                marks = [(b"Minik8s-Invoke", name.encode()), (b"Minik8s-Call", trace.call.encode())]
+                client.write(wire.own_answer(200, params, asked, more=marks))
+                return
             chain.append(name)
             target = self._named(target.namespace, name)
             trace = hop(trace, self._bits(64))

@@ -18,6 +18,7 @@ from minik8s.faas.gateway.trace import Trace
 
 MAX_LINE = 16 * 1024  # bytes of a target, and of one header
 CALL_ID = re.compile(rb"[A-Za-z0-9-]{1,64}")
+HAND_BACK = b"return"  # Minik8s-Invoke of a request: answer with an Invoke in place of following it
 BODYLESS = (204, 304)  # statuses of answers without body and length
 
 Line = tuple[bytes, bytes]

@@ -13,6 +13,7 @@ import msgspec
 from minik8s.aio import backoff
 from minik8s.api.kinds.node import Node
 from minik8s.faas.gateway import ANNOTATION
+from minik8s.faas.gateway.wire import HAND_BACK
 from minik8s.faas.outbound import Outbound, Refused, Unreachable
 from minik8s.faas.queue.outcome import USER_ERROR, Answer, document, failure
 from minik8s.faas.queue.queue import Call
@@ -73,7 +74,8 @@ class FunctionCaller:
                     break  # it may be running: whoever asked decides whether it may run again
                 continue
             reason = reply.headers.get("minik8s-error", "")
-            return Answer(reply.code, reason, reply.headers.get("content-type", ""), reply.body, cut=reply.cut)
+            return Answer(reply.code, reason, reply.headers.get("content-type", ""), reply.body, cut=reply.cut,
+                          invoke=reply.headers.get("minik8s-invoke", ""))  # fmt: skip
         return Answer(0, cause=last)
 
     async def _tell(self, call: Call) -> Answer:
@@ -88,17 +90,24 @@ class FunctionCaller:
 
     async def invoke(self, namespace: str, name: str, payload: Any, key: str) -> Any:
         """For workflows: the answer as JSON. Raises StateError."""
+        return (await self._asked(namespace, name, payload, key, {}))[1]
+
+    async def hop(self, namespace: str, name: str, payload: Any, key: str) -> tuple[str, Any]:
+        """For chains: (the next function, parameters for it), or ("", the answer as JSON). Raises StateError."""
+        return await self._asked(namespace, name, payload, key, {"minik8s-invoke": HAND_BACK.decode()})
+
+    async def _asked(self, namespace: str, name: str, payload: Any, key: str, more: dict[str, str]) -> tuple[str, Any]:
         name = name.lower().replace("_", "-")  # as the older dialects' names become
         function = f"{namespace}/{name}"
         if self._seconds(function) is None:
             raise StateError("Function.NotFound", f'there is no function "{name}" in the namespace "{namespace}"')
-        headers = {"content-type": "application/json", "accept": "application/json"}
+        headers = {"content-type": "application/json", "accept": "application/json", **more}
         call = Call(key, function, time.time(), headers=headers, body=msgspec.json.encode(payload), key=key)
         until = asyncio.get_running_loop().time() + PATIENCE
         for delay in backoff(0.05, 2.0):
             answer = await self._ask(call, MAX_DATA)
             if answer.code or asyncio.get_running_loop().time() > until:
-                return result(function, answer)
+                return answer.invoke, result(function, answer)
             await asyncio.sleep(delay)
         raise AssertionError("backoff is endless")
 

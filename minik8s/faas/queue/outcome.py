@@ -24,7 +24,8 @@ TOO_OLD = "MaxAgeExceeded"
 
 
 class Answer(NamedTuple):
-    """`code` 0: there was none, and `cause` says why. `reason`: what Minik8s-Error says."""
+    """`code` 0: there was none, and `cause` says why. `reason`: what Minik8s-Error says. `invoke`: the function that is
+    to answer instead, with what is in the body."""
 
     code: int
     reason: str = ""
@@ -32,6 +33,7 @@ class Answer(NamedTuple):
     body: bytes = b""
     cause: str = ""
     cut: bool = False
+    invoke: str = ""
 
     @property
     def good(self) -> bool:

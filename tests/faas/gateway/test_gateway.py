@@ -432,6 +432,11 @@ async def test_chains_are_followed_and_recorded_and_cycles_refused() -> None:
             ("c-last", "b"),
         }
         assert {(each["from"], each["to"]) for each in shown["edges"]} == {("a", "b"), ("b", "c-last")}
+        code, said, headers = await it.call("/function/default/b", json={}, headers={"Minik8s-Invoke": "return"})
+        assert (code, headers["Minik8s-Invoke"], list(said)) == (200, "c-last", ["seen"])
+        assert headers["Minik8s-Call"]
+        code, _, headers = await it.call("/function/default/c-last", headers={"Minik8s-Invoke": "return"})
+        assert (code, headers.get("Minik8s-Invoke")) == (200, None)
         code, said, headers = await it.call("/function/default/loop", json={})
         assert (code, headers["Minik8s-Error"]) == (508, "InvokeError")
         assert "loop -> loop" in said["message"]

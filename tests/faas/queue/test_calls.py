@@ -324,6 +324,14 @@ async def test_a_workflow_calls_functions(it: Cluster, gateway: Gateway) -> None
     assert headers["idempotency-key"] == headers["minik8s-call"]
 
 
+async def test_a_hop_asks_for_an_invoke_and_gets_it(it: Cluster, gateway: Gateway) -> None:
+    gateway.functions["f"] = lambda p: web.json_response({"n": p["n"]}, headers={"Minik8s-Invoke": "g"})
+    await define(it, "f")
+    status = await run(it, "invoke:f", {"params": {"n": 1}, "to": ["g"]})
+    assert (status.phase, status.output) == ("Succeeded", {"next": "g", "params": {"n": 1}, "chain": ["f"]})
+    assert gateway.requests[0][2]["minik8s-invoke"] == "return"
+
+
 async def test_an_exception_has_its_name_in_the_run(it: Cluster, gateway: Gateway) -> None:
     def broken(payload: Any) -> Any:
         raise Raised("NoRoom", "the hotel is full")

@@ -108,7 +108,7 @@ export const KINDS = [
   kind("workflows", "Workflow", FAAS, "v1", true, "Workflows", [
     name, namespace, count("States", (o) => Object.keys(definitionOf(o).States ?? {}).length), text("Comment", (o) => definitionOf(o).Comment, { wide: true, width: "minmax(8rem, 3fr)" }), age]),
   kind("workflowruns", "WorkflowRun", FAAS, "v1", true, "Runs", [
-    name, namespace, text("Workflow", (o) => o.spec.workflowRef?.name, { wide: true, width: "minmax(7rem, 1fr)" }), state(phaseOf),
+    name, namespace, text("Workflow", (o) => o.spec.workflowRef?.name ?? `function/${o.spec.functionRef?.name}`, { wide: true, width: "minmax(7rem, 1fr)" }), state(phaseOf),
     text("State", (o) => (o.status?.currentStates ?? []).join(", "), { width: "minmax(6rem, 1.4fr)" }), count("Events", (o) => o.status?.events, { wide: true, width: "5rem" }),
     { title: "Took", value: (o) => took(o.status), number: true, width: "5rem", wide: true }, age]),
   kind("gpujobs", "GpuJob", "hpc.minik8s.io", "v1", true, "GPU jobs", [

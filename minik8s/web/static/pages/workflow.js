@@ -81,7 +81,8 @@ export function RunPart({ object }) {
   const [drawing, error] = useFollowed(() => text(`${path}/graph`), `${path}|${version}`);
   const [chosen, choose] = useState("");
   return html`<${Card} title="Run"><${Fields} of=${[
-    ["Workflow", html`<a href=${href("workflows", metadata.namespace, spec.workflowRef?.name)}>${spec.workflowRef?.name}</a>`], ["Phase", html`<${State} of=${phaseOf(object)} />`],
+    spec.functionRef ? ["Function", html`<a href=${href("functions", metadata.namespace, spec.functionRef.name)}>${spec.functionRef.name}</a>`]
+      : ["Workflow", html`<a href=${href("workflows", metadata.namespace, spec.workflowRef?.name)}>${spec.workflowRef?.name}</a>`], ["Phase", html`<${State} of=${phaseOf(object)} />`],
     ["Took", took(status)], ["State", (status.currentStates ?? []).join(", ")], ["Events", status.events], ["Redriven", status.redrives],
   ]} />${status.error && html`<${Notice}>${[status.error, status.cause].filter(Boolean).join(": ")}</${Notice}>`}</${Card}>
   <div class="beside"><${Card} title="Graph" aside=${html`<span class="quiet">Choose a state to see what went in and out.</span>`}>
