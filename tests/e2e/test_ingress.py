@@ -354,10 +354,6 @@ def test_classic_manifests(echo: Space) -> None:
     assert "older dialect" in echo.agent.minik8s("-n", n, "apply", "-f", "-", stdin=json.dumps(mapped)).err
     until(lambda: ask(f"l.{n}", "/x/") == "a" and ask(f"m.{n}", "/y") == "b")
     assert echo.path("dns/mapped", ".spec.paths[0].service.uid") == uid
-    trigger = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "t"},
-               "spec": {"trigger": "/hello", "invokeAction": "hello"}}  # fmt: skip
-    refused = echo.agent.minik8s("-n", n, "apply", "-f", "-", stdin=json.dumps(trigger), check=False)
-    assert "functions are not enabled" in refused.err
 
 
 def test_a_port_that_somebody_has_stays_theirs(echo: Space) -> None:
