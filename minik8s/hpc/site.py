@@ -93,8 +93,8 @@ class Site:
 
     @property
     def connection(self) -> Connection:
-        """Raises Unreachable while there is none."""
-        if self._connection is None or self._connection.closed:
+        """Raises Unreachable while there is none, or it is still being asked where the home folder is."""
+        if self._connection is None or self._connection.closed or self.trouble is not None:
             raise self.trouble or Unreachable("ConnectionLost", "the connection was cut")
         return self._connection
 
