@@ -1,5 +1,5 @@
-"""The image of functions' pods, made of this machine's own Python: its standard library, the shared libraries that it
-loads, pip, httptools and the runtime's source. No registry, no base image.
+"""Images made of this machine's own Python: its standard library, the shared libraries that it loads, libraries and
+sources of our own. No registry, no base image. `FUNCTIONS` is that of functions' pods; others have a `Recipe`, too.
 
 `python -m minik8s.faas.runtime_image` writes an archive that `docker load` takes. The same files make the same bytes.
 """
@@ -24,13 +24,12 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 import minik8s
 
 REPOSITORY: Final = "minik8s/function-python"
 _PACKAGE: Final = Path(minik8s.__file__).parent
-_CARRIED: Final = ("__init__.py", "archives.py", "faas/__init__.py", "faas/runtime")  # of minik8s
 _LEFT_OUT: Final = frozenset(
     {"__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tests", "tkinter",
      "turtledemo"}
@@ -57,26 +56,46 @@ class ImageError(Exception):
     """The image cannot be made here; the text says what is missing."""
 
 
+class Recipe(NamedTuple):
+    """What an image holds besides Python. `carried`: files and folders of minik8s; `distributions`: what pip knows."""
+
+    repository: str
+    carried: tuple[str, ...]
+    distributions: tuple[str, ...]
+    command: tuple[str, ...]  # arguments of python3
+    made_by: str
+    env: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    modules: tuple[tuple[str, bytes], ...] = ()  # more files of site-packages
+    pip: bool = False
+
+
+FUNCTIONS: Final = Recipe(
+    REPOSITORY, ("__init__.py", "archives.py", "faas/__init__.py", "faas/runtime"), ("httptools",),
+    ("-s", "-m", "minik8s.faas.runtime"), "minik8s func build-runtime", (f"FUNCTION_FIRST_UID={FIRST_UID}",),
+    ("8080/tcp",), (("serverless.py", b"from minik8s.faas.runtime.serverless import *\n"),), pip=True,
+)  # fmt: skip
+
+
 @functools.cache
-def image_name() -> str:
+def image_name(recipe: Recipe = FUNCTIONS) -> str:
     """`minik8s/function-python:<version>-<hash of the source>`: a changed runtime never meets an old image."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    for name, path in _carried():
+    for name, path in _carried(recipe):
         digest.update(name.encode() + path.read_bytes())
-    return f"{REPOSITORY}:{minik8s.__version__}-{digest.hexdigest()[:8]}"
+    return f"{recipe.repository}:{minik8s.__version__}-{digest.hexdigest()[:8]}"
 
 
-def write(target: BinaryIO, name: str = "") -> None:
+def write(target: BinaryIO, name: str = "", recipe: Recipe = FUNCTIONS) -> None:
     """An archive for `docker load`, of about 60 MB. Raises ImageError."""
     with tempfile.TemporaryFile() as layer:
-        _write_layer(layer)
+        _write_layer(layer, recipe)
         layer.seek(0)
         digest = hashlib.file_digest(layer, "sha256").hexdigest()
-        config = json.dumps(_config(digest), sort_keys=True).encode()
+        config = json.dumps(_config(digest, recipe), sort_keys=True).encode()
         identity = hashlib.sha256(config).hexdigest()
-        manifest = [
-            {"Config": f"{identity}.json", "RepoTags": [name or image_name()], "Layers": [f"{digest}/layer.tar"]}
-        ]
+        tags = [name or image_name(recipe)]
+        manifest = [{"Config": f"{identity}.json", "RepoTags": tags, "Layers": [f"{digest}/layer.tar"]}]
         with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             _add(tar, f"{identity}.json", config)
             _add(tar, "manifest.json", json.dumps(manifest).encode())
@@ -86,28 +105,28 @@ def write(target: BinaryIO, name: str = "") -> None:
             tar.addfile(info, layer)
 
 
-def _config(layer: str) -> dict[str, object]:
+def _config(layer: str, recipe: Recipe) -> dict[str, object]:
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-    env = [f"PATH=/{_HOME}/bin:/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONUNBUFFERED=1", f"FUNCTION_FIRST_UID={FIRST_UID}"]
+    env = [f"PATH=/{_HOME}/bin:/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONUNBUFFERED=1", *recipe.env]
     return {
         "architecture": machine,
         "os": "linux",
         "created": "1970-01-01T00:00:00Z",
         "config": {
             "Env": env,
-            "Entrypoint": [f"/{_HOME}/bin/python3", "-s", "-m", "minik8s.faas.runtime"],
-            "ExposedPorts": {"8080/tcp": {}},
+            "Entrypoint": [f"/{_HOME}/bin/python3", *recipe.command],
+            **({"ExposedPorts": {port: {} for port in recipe.ports}} if recipe.ports else {}),
             "WorkingDir": "/",
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
-        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "minik8s func build-runtime"}],
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": recipe.made_by}],
     }
 
 
 # -- the layer
 
 
-def _write_layer(target: BinaryIO) -> None:
+def _write_layer(target: BinaryIO, recipe: Recipe) -> None:
     with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         rootfs = _Rootfs(tar)
         for folder in _FOLDERS:
@@ -118,8 +137,10 @@ def _write_layer(target: BinaryIO) -> None:
             rootfs.file(name, text.encode())
         rootfs.folder("root")
         programs = [*_python(rootfs), *_shell(rootfs)]
+        for each in recipe.distributions:
+            programs += _extensions(each)
         rootfs.libraries(programs)
-        _packages(rootfs)
+        _packages(rootfs, recipe)
         _data(rootfs)
 
 
@@ -220,7 +241,7 @@ def _python(rootfs: _Rootfs) -> list[Path]:
         rootfs.link(f"usr/bin/{name}", f"/{_HOME}/bin/{_VERSION}")
     library = Path(sysconfig.get_path("stdlib"))
     rootfs.tree(_LIBRARY, library)
-    extensions = [*sorted((library / "lib-dynload").glob("*.so")), *_extensions("httptools")]
+    extensions = sorted((library / "lib-dynload").glob("*.so"))
     return [program, *(path for path in extensions if not _UNLOADED.match(path.name))]
 
 
@@ -261,20 +282,23 @@ def _expected_libraries(beside: Iterable[str]) -> list[Path]:
     return [Path(place, name) for name in _EXPECTED for place in places if os.path.exists(os.path.join(place, name))]
 
 
-def _carried() -> Iterator[tuple[str, Path]]:
-    for each in _CARRIED:
+def _carried(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    for each in recipe.carried:
         path = _PACKAGE / each
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
             yield f"minik8s/{file.relative_to(_PACKAGE)}", file
 
 
-def _packages(rootfs: _Rootfs) -> None:
+def _packages(rootfs: _Rootfs, recipe: Recipe) -> None:
     site = f"{_LIBRARY}/site-packages"
-    for name, path in _carried():
+    for name, path in _carried(recipe):
         rootfs.module(f"{site}/{name}", path.read_bytes())
-    rootfs.module(f"{site}/serverless.py", b"from minik8s.faas.runtime.serverless import *\n")
-    _distribution(rootfs, site, "httptools")
-    _pip(rootfs, site)
+    for name, source in recipe.modules:
+        rootfs.module(f"{site}/{name}", source)
+    for distribution in recipe.distributions:
+        _distribution(rootfs, site, distribution)
+    if recipe.pip:
+        _pip(rootfs, site)
 
 
 def _distribution(rootfs: _Rootfs, site: str, name: str) -> None:

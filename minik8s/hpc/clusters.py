@@ -36,7 +36,7 @@ class HpcClusterController(Controller):
     workers = 2
 
     def __init__(
-        self, client: Client, informers: Informers, recorder: Recorder, results: Results, local: LocalPlaces,
+        self, client: Client, informers: Informers, recorder: Recorder, results: Results, local: LocalPlaces | None,
         clock: Clock = system_clock,
     ) -> None:  # fmt: skip
         super().__init__(client, informers)
@@ -74,8 +74,7 @@ class HpcClusterController(Controller):
             raise Unreachable("Connecting", "the controllers are still being started")
 
         async def login() -> tuple[HpcClusterSpec, Login, str]:
-            now = self._clusters.get(meta.namespace, meta.name) or cluster
-            return now.spec, await self._read_secret(key, now.spec), now.status.hostKey
+            return await self._login(key, self._clusters.get(meta.namespace, meta.name) or cluster)
 
         site = Site(
             f"{meta.namespace}/{meta.name}", self._results, login,
@@ -85,6 +84,10 @@ class HpcClusterController(Controller):
             site.jobs = held[0].jobs
         self._sites[key] = (site, self._tasks.create_task(site.run(), name=f"cluster {meta.name}"), cluster.spec)
         return site
+
+    async def _login(self, key: Key, cluster: HpcCluster) -> tuple[HpcClusterSpec, Login, str]:
+        """With the key of the host that is pinned, if one is. Raises Unreachable."""
+        return cluster.spec, await self._read_secret(key, cluster.spec), cluster.status.hostKey
 
     def release(self, namespace: str, cluster: str, secret: str) -> None:
         """Nobody needs the login of a job of its own any more."""
@@ -133,7 +136,7 @@ class HpcClusterController(Controller):
         return None
 
     async def _tell_local(self, cluster: HpcCluster, local: LocalCluster) -> None:
-        devices = self._local.devices(local)
+        devices = self._local.devices(local) if self._local is not None else ""
         none = f"no node has {local.resourceName}: jobs with gpus wait (minik8s doctor gpu says what a node lacks)"
         reason, text = ("Devices", devices) if devices else ("NoDevice", none)
         condition = Condition(type="Reachable", status="True", reason=reason, message=text)

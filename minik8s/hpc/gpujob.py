@@ -2,6 +2,8 @@
 
 Pending → Uploading → Submitted → Queued → Running → Downloading → Succeeded | Failed | Cancelled | Lost. A controller
 that is killed anywhere begins the step again, and the cluster's own marks make that harmless (`remote_text.submit`).
+A job with a driver of its own (`spec.driver: Sidecar`) only begins and ends here; `sidecar.py` does in a pod what is
+between, with this same code.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from minik8s.api.kinds.gpujob import (
     GpuJob,
     GpuJobStatus,
 )  # fmt: skip
-from minik8s.api.kinds.hpccluster import LOCAL, HpcCluster
+from minik8s.api.kinds.hpccluster import LOCAL, SIDECAR, HpcCluster
 from minik8s.api.meta import Json
 from minik8s.apiserver.uploads import Blobs
 from minik8s.client.base import Client
@@ -39,8 +41,9 @@ from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock, parse_time, rfc3339, system_clock
 from minik8s.controllers.status import difference
-from minik8s.hpc import progress, results, sources
+from minik8s.hpc import driver_pod, progress, results, sources
 from minik8s.hpc.clusters import HpcClusterController
+from minik8s.hpc.drivers import Drivers, NotDriven
 from minik8s.hpc.local import LocalPlaces
 from minik8s.hpc.place import Place, Refused
 from minik8s.hpc.reports import hopeless
@@ -58,14 +61,17 @@ class GpuJobController(Controller):
 
     def __init__(
         self, client: Client, informers: Informers, recorder: Recorder, clusters: HpcClusterController,
-        local: LocalPlaces, files: Path, kept: results.Results, blobs: Blobs, clock: Clock = system_clock,
+        local: LocalPlaces | None, drivers: Drivers | None, files: Path, kept: results.Results, blobs: Blobs,
+        clock: Clock = system_clock,
     ) -> None:  # fmt: skip
+        """A sidecar has neither pods (`local`) nor sidecars of its own (`drivers`)."""
         super().__init__(client, informers)
         self._jobs = informers.of(GpuJob)
         self._clusters = informers.of(HpcCluster)
         self._recorder = recorder
         self._sites = clusters
         self._local = local
+        self._drivers = drivers
         self._packed = files
         self._results = kept
         self._blobs = blobs
@@ -75,7 +81,9 @@ class GpuJobController(Controller):
         self._jobs.on_change(self._changed)
         clusters.on_job = self._told
         clusters.on_cluster = self._cluster_changed
-        local.told = self._told
+        for each in (local, drivers):
+            if each is not None:
+                each.told = self._told
 
     def _changed(self, old: GpuJob | None, new: GpuJob | None) -> None:
         job = new or old
@@ -131,7 +139,12 @@ class GpuJobController(Controller):
         if job.status.phase in TERMINAL:
             return await self._expire(job)
         try:
+            if self._is_apart(job) and not (job.spec.cancel and job.status.phase in (PENDING, UPLOADING)):
+                return await self._oversee(job)
             return await self._step(job)
+        except NotDriven as error:
+            await self._say(job, error.reason, str(error))
+            return RETRY
         except Unreachable as error:
             await self._say(job, "ClusterUnreachable", str(error))
             return RETRY
@@ -144,6 +157,14 @@ class GpuJobController(Controller):
         except OSError as error:
             await self._say(job, "LocalFileError", f"this machine cannot keep the job's files: {error}")
             return RETRY
+
+    def _is_apart(self, job: GpuJob) -> bool:
+        return self._drivers is not None and job.status.driver == SIDECAR
+
+    async def _oversee(self, job: GpuJob) -> float | None:
+        """See that another one drives it."""
+        assert self._drivers is not None
+        return await self._drivers.keep(job, self._its_cluster(job))
 
     async def _step(self, job: GpuJob) -> float | None:
         phase = job.status.phase or PENDING
@@ -171,32 +192,46 @@ class GpuJobController(Controller):
         found = self._clusters.list(space)
         return found[0] if len(found) == 1 else self._clusters.get(space, "default")
 
-    def _place(self, job: GpuJob) -> Place:
+    def _its_cluster(self, job: GpuJob) -> HpcCluster:
         cluster = self._cluster(job)
         if cluster is None:
             name = job.status.clusterName or job.spec.clusterName
             what = f'the HpcCluster "{name}" is not there' if name else (
                 "there is no HpcCluster in this namespace, or several: name one in spec.clusterName")  # fmt: skip
             raise Unreachable("ClusterMissing", what)
+        return cluster
+
+    def _place(self, job: GpuJob) -> Place:
+        cluster = self._its_cluster(job)
         if cluster.spec.type == LOCAL:
+            if self._local is None:
+                raise Refused("spec.driver: the cluster is of type Local, whose jobs are pods without a Sidecar")
             return self._local.of(cluster)
         site = self._sites.site(cluster, job.spec.secretRef.name if job.spec.secretRef else "")
         return SlurmPlace(site, cluster.spec.workRoot, self._results)
 
-    async def _begin(self, job: GpuJob) -> float | None:
+    def _waits(self, job: GpuJob) -> progress.Wait | None:
+        """For what is to come before the job."""
         wait = progress.dependencies(job.spec, lambda name: self._jobs.get(job.metadata.namespace, name))
+        archive = job.spec.source.archive
+        if wait is None and archive and self._blobs.received(job.metadata.namespace, archive) < archive.size:
+            return progress.Wait("SourceMissing", "waits for its archive to be uploaded (minik8s apply -j FILE)")
+        return wait
+
+    async def _begin(self, job: GpuJob) -> float | None:
+        wait = self._waits(job)
         if wait is not None and wait.for_good:
             await self._finish(job, FAILED, wait.reason, wait.message)
             return None
-        archive = job.spec.source.archive
-        if wait is None and archive and self._blobs.received(job.metadata.namespace, archive) < archive.size:
-            wait = progress.Wait("SourceMissing", "waits for its archive to be uploaded (minik8s apply -j FILE)")
         if wait is not None:
             await self._say(job, wait.reason, wait.message)
             return None
+        cluster = self._its_cluster(job)
+        if self._drivers is not None and driver_pod.wanted(job, cluster):
+            name = cluster.metadata.name
+            await self._write(job, replace(job.status, driver=SIDECAR, reason="", message="", clusterName=name))
+            return None
         folder = self._place(job).folder(job)
-        cluster = self._cluster(job)
-        assert cluster is not None
         status = replace(
             job.status, phase=UPLOADING, reason="", message="", clusterName=cluster.metadata.name, remotePath=folder,
             submissionId=progress.submission_id(job, 0), observedGeneration=job.metadata.generation,
@@ -307,9 +342,10 @@ class GpuJobController(Controller):
         if FINALIZER not in job.metadata.finalizers:
             return None
         waited = self._clock() - parse_time(job.metadata.deletionTimestamp)
-        if job.status.remotePath:
+        apart = self._is_apart(job)
+        if job.status.remotePath and not (apart and driver_pod.leaves_nothing(job)):
             try:
-                left = await self._end_remotely(job, waited)
+                left = await (self._end_apart if apart else self._end_remotely)(job, waited)
                 if left is not None:
                     return left
             except Unreachable as error:
@@ -329,6 +365,13 @@ class GpuJobController(Controller):
             await self._jobs.caught_up(done.metadata.resourceVersion)
             self._sweep()
         return None
+
+    async def _end_apart(self, job: GpuJob, waited: float) -> float:
+        """Its driver says that it is done by forgetting the folder."""
+        if waited >= ABANDON:
+            raise Unreachable("DriverMissing", "its driver did not end it in time")
+        again = await self._oversee(job)
+        return min(ABANDON - waited + 0.1, again or ABANDON)
 
     async def _end_remotely(self, job: GpuJob, waited: float) -> float | None:
         """Seconds to wait for it, None when it has ended."""

@@ -18,6 +18,7 @@ from re import Pattern, compile
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
+from minik8s.api.errors import BadRequest, Conflict
 from minik8s.api.kinds.gpujob import GpuJobSpec
 from minik8s.hpc.sources import BadSource, clean_name
 
@@ -25,6 +26,11 @@ WATCHED = 20.0  # seconds for which a reader counts as one who waits for more
 MAX_FILES = 5000  # of a job's artifacts
 MAX_BYTES = 8 * 2**30
 PARTIAL = ".mk8s-part"
+CHUNK = 2 * 2**20  # bytes of a result, or of an archive, in one message
+
+
+class Full(Exception):
+    """A job's results are too many, or too large."""
 
 
 class RemoteFile(NamedTuple):
@@ -64,6 +70,39 @@ class Results:
             if stat.S_ISREG(status.st_mode) and not path.name.endswith(PARTIAL):
                 found.append(RemoteFile(path.relative_to(folder).as_posix(), status.st_size, status.st_mtime))
         return found
+
+    def write(self, uid: str, name: str, offset: int, data: bytes, size: int | None) -> int:
+        """Bytes of a file at `offset`; its length then. Without `size` it is one that grows, and 0 begins it anew; with
+        it the file gets its name when all is there. Blocks. Raises BadSource, Full, Conflict for a gap (which tells the
+        right offset), BadRequest for too much."""
+        if clean_name(name).endswith(PARTIAL):
+            raise BadSource(f"names do not end with {PARTIAL}")
+        try:
+            place = self.place(uid, name)
+        except OSError as error:
+            raise BadSource(error.strerror) from None
+        target = place if size is None else place.with_name(place.name + PARTIAL)
+        here = target.stat().st_size if target.exists() else 0
+        if offset > here:
+            raise Conflict(f"the piece begins at {offset}, but only {here} bytes are here: go on from there",
+                           details={"received": here})  # fmt: skip
+        if size is not None and offset + len(data) > size:
+            raise BadRequest(f"a file of {size} bytes was announced, and more were sent")
+        self._refuse_too_much(uid, place, max(size or 0, offset + len(data)))
+        with open(target, "r+b" if target.exists() else "w+b") as file:
+            file.seek(offset)
+            file.write(data)
+            file.truncate()
+        if offset + len(data) == size:
+            target.replace(place)
+        return offset + len(data)
+
+    def _refuse_too_much(self, uid: str, place: Path, size: int) -> None:
+        """Raise Full if a file of that size is too much beside the others, also those that are not whole yet."""
+        names = (place, place.with_name(place.name + PARTIAL))
+        others = [each.lstat().st_size for each in self.folder(uid).rglob("*") if each not in names and each.is_file()]
+        if len(others) >= MAX_FILES or sum(others) + size > MAX_BYTES:
+            raise Full(f"a job's results are {MAX_FILES} files and {MAX_BYTES} bytes at most")
 
     def zipped(self, uid: str) -> IO[bytes]:
         """All of it as an open, nameless zip file. Blocks: call it in a thread."""

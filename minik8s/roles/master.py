@@ -42,6 +42,7 @@ from minik8s.hpc import build as build_hpc
 from minik8s.hpc.endpoints import JobFiles
 from minik8s.log import get_logger
 from minik8s.pki import names_of
+from minik8s.roles.agent_image import agent_image
 from minik8s.roles.calls import Calls, open_calls
 from minik8s.roles.functions import Functions, open_functions
 from minik8s.roles.identity import MasterIdentity, master_identity
@@ -157,7 +158,7 @@ class Master:
         controllers = build_controllers(self.informers.client, self.informers, recorder, settings=settings)
         if self._config.gpu_jobs:
             controllers += build_hpc(
-                self.informers.client, self.informers, recorder, self._job_files, self.kubelets.exec
+                self.informers.client, self.informers, recorder, self._job_files, self.kubelets.exec, agent_image
             )
         # What pods call the API server; its address may well be a node's too, on the same machine.
         names = names_of(self.identity.serving[0].read_bytes())

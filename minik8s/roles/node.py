@@ -57,6 +57,7 @@ from minik8s.net.proxy import ServiceProxy
 from minik8s.net.routed import RoutedPodNetwork
 from minik8s.net.routes import OVERHEAD, Peer
 from minik8s.roles.address import follow_address
+from minik8s.roles.agent_image import agent_image
 from minik8s.roles.gateway import gateway_activities, open_gateway
 from minik8s.roles.identity import IdentityError, NodeIdentity, local_node_identity
 from minik8s.roles.join import join, renew
@@ -108,11 +109,14 @@ async def run_node(config: Config, identity: NodeIdentity | None, master: Master
 
 def _made_images(config: Config) -> dict[str, list[str]]:
     """Images that this node makes of its own programs instead of pulling them."""
-    if not config.functions:
-        return {}
-    from minik8s.faas.runtime_image import image_name
+    found: dict[str, list[str]] = {}
+    if config.functions:
+        from minik8s.faas.runtime_image import image_name
 
-    return {image_name(): [sys.executable, "-m", "minik8s.faas.runtime_image"]}
+        found[image_name()] = [sys.executable, "-m", "minik8s.faas.runtime_image"]
+    if config.gpu_jobs:
+        found[agent_image()] = [sys.executable, "-m", "minik8s.roles.agent_image"]
+    return found
 
 
 async def _real(

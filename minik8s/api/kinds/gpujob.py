@@ -20,7 +20,7 @@ from typing import Final
 
 from minik8s.api.errors import Cause, duplicate, forbidden, invalid, not_supported, required
 from minik8s.api.kinds.columns import AGE, NAME, dig
-from minik8s.api.kinds.hpccluster import EnvVar, validate_env
+from minik8s.api.kinds.hpccluster import DRIVERS, EnvVar, validate_env
 from minik8s.api.kinds.validation import DNS_SUBDOMAIN, DNS_SUBDOMAIN_HINT, choice, validate_quantity
 from minik8s.api.kinds.zero import fill
 from minik8s.api.meta import Condition, LocalObjectReference, Object, Struct
@@ -92,6 +92,7 @@ class Retry(Struct):
 
 class GpuJobSpec(Struct):
     clusterName: str = ""
+    driver: str = ""  # "": as its cluster says
     secretRef: LocalObjectReference | None = None
     source: Source = Source()
     modules: tuple[str, ...] = ()
@@ -125,6 +126,7 @@ class GpuJobStatus(Struct):
     reason: str = ""
     message: str = ""
     clusterName: str = ""
+    driver: str = ""  # Sidecar, once it is decided that a pod drives the job
     attempt: int = 0
     submissionId: str = ""  # intent: written before the cluster is touched
     jobId: str = ""
@@ -185,6 +187,7 @@ def _validate(job: Json, old: Json | None) -> list[Cause]:
     causes = [
         *_source(spec), *_commands(spec), *_resources(spec.get("resources") or {}), *_output(spec),
         *validate_env(spec.get("env") or (), "spec.env"), *choice(spec, "spec", "cleanup", CLEANUP),
+        *choice(spec, "spec", "driver", DRIVERS),
         *_dependencies(spec, job["metadata"].get("name", "")), *_retry(spec.get("retry") or {}),
     ]  # fmt: skip
     name = spec.get("clusterName") or ""

@@ -29,7 +29,9 @@ from minik8s.api.resource import Column, Json, Resource
 SLURM, LOCAL = "Slurm", "Local"
 DEVICE = "nvidia.com/gpu"
 OF_SSH = ("host", "port", "user", "secretRef", "knownHosts", "hostKeyPolicy", "proxyJump", "workRoot", "env",
-          "pollInterval")  # fmt: skip
+          "pollInterval", "driver")  # fmt: skip
+MASTER, SIDECAR = "Master", "Sidecar"
+DRIVERS = (MASTER, SIDECAR)  # what drives a job: the master, or a pod of its own
 STRICT, TRUST_ON_FIRST_USE = "Strict", "TrustOnFirstUse"
 WORK_ROOT = "minik8s"  # below the home folder
 POLL_MIN, POLL_MAX = 2, 30  # seconds between two looks at a cluster's queue: while something changes, and at rest
@@ -64,6 +66,7 @@ class LocalCluster(Struct):
 class HpcClusterSpec(Struct):
     type: str = SLURM
     local: LocalCluster | None = None
+    driver: str = MASTER  # of jobs that do not say
     host: str = ""
     port: int = 22
     user: str = ""
@@ -97,6 +100,7 @@ def _default(obj: Json) -> None:
             if isinstance(spec.get("local"), dict):
                 fill(spec["local"], "resourceName", DEVICE)
             return
+        fill(spec, "driver", MASTER)
         fill(spec, "port", 22)
         fill(spec, "hostKeyPolicy", STRICT)
         fill(spec, "workRoot", WORK_ROOT)
@@ -121,6 +125,7 @@ def _validate(obj: Json, old: Json | None) -> list[Cause]:
         *choice(spec, "spec", "type", (SLURM, LOCAL)),
         *_endpoint(spec, "spec"),
         *choice(spec, "spec", "hostKeyPolicy", (STRICT, TRUST_ON_FIRST_USE)),
+        *choice(spec, "spec", "driver", DRIVERS),
     ]
     if spec.get("local"):
         causes.append(forbidden("spec.local", "is for clusters of type Local"))
