@@ -19,8 +19,8 @@ def recipe() -> Recipe:
     return Recipe(
         repository="minik8s/agent",
         carried=(
-            "__init__.py", "aio.py", "api", "apiserver/__init__.py", "apiserver/auth.py", "apiserver/uploads.py", "client",
-            "clock.py", "controllers", "hpc", "log", "metrics.py", "pki.py",
+            "__init__.py", "aio.py", "api", "apiserver/__init__.py", "apiserver/auth.py", "apiserver/uploads.py",
+            "client", "clock.py", "controllers", "hpc", "log", "metrics.py", "pki.py",
         ),
         distributions=(
             "aiohappyeyeballs", "aiohttp", "aiosignal", "asyncssh", "attrs", "cffi", "cryptography", "frozenlist",
