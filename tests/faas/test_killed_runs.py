@@ -121,7 +121,7 @@ def test_killed_at_every_index_a_run_ends_the_same(tmp_path: Path) -> None:
     assert (once, whole["phase"], len(calls)) == (1, "Succeeded", 5)
     assert (whole["output"]["squares"], whole["output"]["undone"]) == ([4, 9], 16)
     lives, end, again = live(tmp_path / "killed", "kill")
-    assert lives > 10
+    assert lives > 8  # one for each group of events that became durable, and the last; more where one was lost
     assert end == whole  # each completed state once, in the same order, under the same numbers
     assert set(calls) != set(again)  # of another run, with keys of its own
     assert len(set(again)) == 5  # however often a call was made, its key was the same
@@ -131,7 +131,7 @@ def test_killed_at_every_hop_a_chain_of_invokes_ends_the_same(tmp_path: Path) ->
     _, whole, calls = live(tmp_path / "whole", "let", CHAIN, 2)
     assert (whole["phase"], whole["output"], len(calls)) == ("Succeeded", 256, 3)
     lives, end, again = live(tmp_path / "killed", "kill", CHAIN, 2)
-    assert lives > 5
+    assert lives > 4  # one for the beginning, one for each hop, and the last
     assert end == whole
     assert len(set(again)) == 3
     assert [name[0] for name in again] == sorted(name[0] for name in again)  # none again once the next was called
