@@ -63,6 +63,7 @@ class Agent:
     data: Path
     port: int = 0
     kubelet_port: int = 0
+    gateway_port: int = 0
     options: tuple[str, ...] = ()
     prefix: tuple[str, ...] = ()  # of its command line: enters a lab host, where it answers at `address`
     address: str = "127.0.0.1"
@@ -71,6 +72,7 @@ class Agent:
     def __post_init__(self) -> None:
         self.port = self.port or free_port()
         self.kubelet_port = self.kubelet_port or free_port()
+        self.gateway_port = self.gateway_port or free_port()  # its own: the socket outlives the agent for a while
 
     @classmethod
     @contextmanager
@@ -93,7 +95,8 @@ class Agent:
             "setpriv", "--pdeathsig", "TERM",  # a test run that is killed leaves no agent
             *self.prefix,
             sys.executable, "-m", "minik8s", "run", "--data-dir", str(self.data), "--listen", f"0.0.0.0:{self.port}",
-            "--kubelet-port", str(self.kubelet_port), "--log-format", "json", *self.options,
+            "--kubelet-port", str(self.kubelet_port), "--gateway-listen", f"0.0.0.0:{self.gateway_port}",
+            "--log-format", "json", *self.options,
         ]  # fmt: skip
         with (self.data / LOG_FILE).open("ab") as log:
             self.process = subprocess.Popen(

@@ -92,7 +92,8 @@ async def agent(
         port = free_port()
         command = [
             sys.executable, "-m", module, "run", "--data-dir", str(data), "--kubelet-port", str(free_port(100)),
-            "--log-format", "json", *(("--listen", f"127.0.0.1:{port}") if master else ()), *options,
+            "--log-format", "json", "--gateway-listen", f"127.0.0.1:{free_port()}",
+            *(("--listen", f"127.0.0.1:{port}") if master else ()), *options,
         ]  # fmt: skip
         data.mkdir(exist_ok=True)
         started = time.monotonic()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.agent import Agent
-from tests.e2e.space import DASHBOARD, GATEWAY, HTTP, HTTPS, Space
+from tests.e2e.space import DASHBOARD, HTTP, HTTPS, Space
 from tests.images import docker_answers, make_images
 from tests.kubectls import BOTH, KUBECTLS
 
@@ -42,7 +42,7 @@ def possible() -> None:
 @pytest.fixture(scope="package")
 def agent(possible: None) -> Iterator[Agent]:
     ports = ("--ingress-http-port", str(HTTP), "--ingress-https-port", str(HTTPS), "--dashboard-listen", DASHBOARD)
-    with Agent.lent(*ports, "--gateway-listen", GATEWAY, "--dashboard-write") as lent:
+    with Agent.lent(*ports, "--dashboard-write") as lent:
         lent.start()
         lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=20s")
         yield lent

@@ -17,7 +17,6 @@ from tests.images import BUSYBOX, NGINX
 FOREVER = ("sleep", "1000000")
 HTTP, HTTPS = 18080, 18443  # of Ingresses: this machine may have a web server of its own
 DASHBOARD = "127.0.0.1:18088"
-GATEWAY = "0.0.0.0:18081"  # of functions
 
 
 @dataclass

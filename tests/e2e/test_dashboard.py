@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.e2e.space import GATEWAY, Space
+from tests.e2e.space import Space
 from tests.images import BUSYBOX
 
 CHROMIUM = shutil.which("chromium") or ""
@@ -85,10 +85,9 @@ def test_calls_of_functions_are_told_and_who_called_whom(space: Space) -> None:
                      "spec": {"code": {"inline": code}, **more}})  # fmt: skip
     for name in ("first", "second"):
         space.wait("condition=Ready", f"function.faas.minik8s.io/{name}", seconds=60)
+    url = f"http://127.0.0.1:{space.agent.gateway_port}/function/{space.name}/first"
     for _ in range(3):
-        asked = Request(
-            f"http://{GATEWAY}/function/{space.name}/first", b'{"x": 1}', {"content-type": "application/json"}
-        )
+        asked = Request(url, b'{"x": 1}', {"content-type": "application/json"})
         with urlopen(asked, timeout=30) as answer:
             assert json.load(answer) == {"x": 1}
     with opened(space) as (page, url):

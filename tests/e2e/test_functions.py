@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.agent import Agent, Ended, run, until
-from tests.e2e.space import GATEWAY, Space
+from tests.e2e.space import Space
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "configs" / "examples" / "functions"
@@ -37,7 +37,7 @@ class Faas:
     ) -> HTTPResponse:
         """The gateway's answer, not read yet. `target`: a function's name and what follows, or a path with a slash."""
         path = target if target.startswith("/") else f"/function/{self.space.name}/{target}"
-        connection = HTTPConnection(self.space.agent.address, int(GATEWAY.rpartition(":")[2]), timeout=timeout)
+        connection = HTTPConnection(self.space.agent.address, self.space.agent.gateway_port, timeout=timeout)
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         connection.request(method, path, data, {"Content-Type": "application/json", **headers})
         return connection.getresponse()

@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException
 import pytest
 
 from tests.agent import Agent, until
-from tests.e2e.space import GATEWAY, Space
+from tests.e2e.space import Space
 
 SLOW = "import time\n\ndef main(params):\n    time.sleep(0.05)\n    return 'v1'\n"
 CLIENTS = 6
@@ -35,7 +35,7 @@ def function(space: Space, code: str, **spec: object) -> None:
 
 def call(space: Space) -> tuple[int, str]:
     """A call by a connection of its own; (0, why) if it got no answer."""
-    connection = HTTPConnection(space.agent.address, int(GATEWAY.rpartition(":")[2]), timeout=40)
+    connection = HTTPConnection(space.agent.address, space.agent.gateway_port, timeout=40)
     try:
         connection.request("POST", f"/function/{space.name}/f", b"{}", {"Content-Type": "application/json"})
         response = connection.getresponse()

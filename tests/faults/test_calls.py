@@ -31,7 +31,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         pytest.skip(lacking)
     with LabHost(tmp_path_factory.mktemp("lab")) as lab:
         lab.start_engine()
-        agent = lab.agent("--gateway-listen", "0.0.0.0:8081")
+        agent = lab.agent()
         agent.address = INSIDE
         try:
             agent.start()

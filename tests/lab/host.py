@@ -25,7 +25,7 @@ from tests.agent import Agent, Ended, run, until
 HERE = Path(__file__).parent
 OUTSIDE, INSIDE = "10.213.77.254", "10.213.77.1"  # the two ends of the wire of a host that is alone
 NEEDED = ("dockerd", "containerd", "unshare", "ip", "setsid", "pgrep")
-API_PORT, KUBELET_PORT = 6443, 10250  # each host has all ports for itself
+API_PORT, KUBELET_PORT, GATEWAY_PORT = 6443, 10250, 8081  # each host has all ports for itself
 
 
 class LabHost:
@@ -123,8 +123,8 @@ class LabHost:
         After a power cut it needs the host's new `prefix`.
         """
         return Agent(
-            self.folder / "data", port=API_PORT, kubelet_port=KUBELET_PORT, prefix=self.prefix, address=self.address,
-            options=("--node-name", self.name, *options),
+            self.folder / "data", port=API_PORT, kubelet_port=KUBELET_PORT, gateway_port=GATEWAY_PORT,
+            prefix=self.prefix, address=self.address, options=("--node-name", self.name, *options),
         )  # fmt: skip
 
     # -- its engine
