@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -28,10 +28,13 @@ class Announced(Protocol):
 
 
 class Blobs:
-    """Archives below `root`/NAMESPACE. All methods are quick but `append` of the last chunk, which reads the whole."""
+    """Archives below `root`/NAMESPACE. All methods are quick but `append` of the last chunk, which reads the whole.
 
-    def __init__(self, root: Path) -> None:
+    `check` is given an archive that is right by its hash before anybody else sees it; it raises BadRequest."""
+
+    def __init__(self, root: Path, check: Callable[[bytes], None] | None = None) -> None:
         self._root = root
+        self._check = check
 
     def path(self, namespace: str, archive: Announced) -> Path:
         return self._root / namespace / archive.sha256
@@ -66,8 +69,7 @@ class Blobs:
                 self._finish(file, partial, whole, archive)
         return offset + len(data)
 
-    @staticmethod
-    def _finish(file: io.BufferedRandom, partial: Path, whole: Path, archive: Announced) -> None:
+    def _finish(self, file: io.BufferedRandom, partial: Path, whole: Path, archive: Announced) -> None:
         file.flush()
         os.fsync(file.fileno())
         file.seek(0)
@@ -75,6 +77,12 @@ class Blobs:
         if digest != archive.sha256:
             partial.unlink()
             raise BadRequest(f"what was sent has SHA-256 {digest}, announced was {archive.sha256}: send it again")
+        if self._check is not None:
+            try:
+                self._check(partial.read_bytes())
+            except BadRequest:
+                partial.unlink()
+                raise
         partial.rename(whole)
 
     def keep_only(self, wanted: Collection[tuple[str, str]], *, older: float = 0.0) -> None:

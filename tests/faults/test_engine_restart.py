@@ -64,7 +64,9 @@ async def node_is_ready(client: Client) -> bool:
     return is_true(node.status.conditions, "Ready")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL], ids=lambda number: number.name
+)
 async def test_the_engine_goes_and_comes_back(agent: Agent, lab: LabHost, number: signal.Signals) -> None:
     host = Host(agent)
     async with admin(agent) as client:

@@ -19,7 +19,7 @@ class Codes:
     """Below `root`/NAMESPACE. Methods read and write files: they are for threads, but `has` and `received`."""
 
     def __init__(self, root: Path) -> None:
-        self._blobs = Blobs(root)
+        self._blobs = Blobs(root, _checked)
 
     def received(self, namespace: str, announced: Announced) -> int:
         """How many bytes are here; all of them once the archive is whole and right."""
@@ -30,15 +30,7 @@ class Codes:
 
     def append(self, namespace: str, announced: Announced, offset: int, data: bytes) -> int:
         """A chunk of an upload; the new length. Conflict for a gap, BadRequest for what cannot be taken."""
-        received = self._blobs.append(namespace, announced, offset, data)
-        if received == announced.size:
-            path = self._blobs.path(namespace, announced)
-            try:
-                check(path.read_bytes())
-            except BadArchive as error:
-                path.unlink(missing_ok=True)
-                raise BadRequest(str(error)) from None
-        return received
+        return self._blobs.append(namespace, announced, offset, data)
 
     def put(self, namespace: str, packed: bytes) -> Code:
         """Keep what was packed here."""
@@ -55,3 +47,10 @@ class Codes:
 
     def keep_only(self, wanted: Collection[tuple[str, str]]) -> None:
         self._blobs.keep_only(wanted, older=FRESH)
+
+
+def _checked(packed: bytes) -> None:
+    try:
+        check(packed)
+    except BadArchive as error:
+        raise BadRequest(str(error)) from None
