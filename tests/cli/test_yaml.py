@@ -13,7 +13,7 @@ from minik8s.cli.yaml_read import YamlError, load, load_all
 from minik8s.cli.yaml_write import to_yaml
 
 AWKWARD = ["yes", "null", "~", "1e3", "0644", "22:30", "2024-01-01", "- a", "a: b", "a #b", "a\n", "\na", " a", "a ",
-           "a\n\n", "|", "---", "...", "... a", "<<", "10.96.0.1", "0x1F", "1_0", ".5",
+           "a\n\n", "|", "---", "...", "... a", "<<", "10.96.0.1", "0x1F", "1_0", ".5", "+_", "-_1",
            "a\nb \n", "NO", "=", "%a"]  # fmt: skip
 TEXTS = st.one_of(
     st.text(max_size=12), st.sampled_from(AWKWARD), st.text("ab 0129:#-.\n'\"\\{}[]!&*%@`|>?,~_xoety\t/=+", max_size=14)
