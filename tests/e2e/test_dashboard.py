@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +12,8 @@ import pytest
 
 from tests.e2e.space import Space
 from tests.images import BUSYBOX
+from tests.web.browsing import CHROMIUM, chromium
 
-CHROMIUM = shutil.which("chromium") or ""
 TALK = "i=0; while true; do echo line $i; i=$((i+1)); sleep 0.1; done"
 
 
@@ -24,11 +23,8 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Debian's chromium")
 @contextmanager
 def opened(space: Space) -> Iterator[tuple[Any, str]]:
     """A page that is logged in, and its address. Errors of scripts and violations of the policy fail the test."""
-    from playwright.sync_api import sync_playwright
-
     url, token = space.agent.minik8s("dashboard", "--data-dir", str(space.agent.data)).out.split()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page()
         page.set_default_timeout(30_000)
         faults: list[str] = []
@@ -37,7 +33,6 @@ def opened(space: Space) -> Iterator[tuple[Any, str]]:
         page.add_init_script("addEventListener('securitypolicyviolation', (e) => violated(e.violatedDirective))")
         assert page.request.post(f"{url}session", data={"credentials": token}).ok
         yield page, url
-        browser.close()
     assert not faults
 
 

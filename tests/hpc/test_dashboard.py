@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.hpc.slurm import Slurm
-from tests.web.browsing import CHROMIUM, XSS, go, opened
-from tests.web.conftest import browser  # noqa: F401  # a fixture
+from tests.web.browsing import CHROMIUM, XSS, chromium, go, opened
 from tests.web.served import served
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Debian's chromium")
@@ -19,8 +17,8 @@ HPC = "/apis/hpc.minik8s.io/v1/namespaces/default"
 
 
 @pytest.mark.timeout(180)
-def test_a_job_is_watched_and_its_results_are_taken_home(slurm: Slurm, browser: Any) -> None:  # noqa: F811
-    with served("--dashboard-write") as site:
+def test_a_job_is_watched_and_its_results_are_taken_home(slurm: Slurm) -> None:
+    with served("--dashboard-write") as site, chromium() as browser:
         site.api("POST", "/api/v1/namespaces/default/secrets", slurm.login())
         site.api("POST", f"{HPC}/hpcclusters", slurm.cluster())
         program = [f"echo 'begun {XSS}'", "sleep 6", "mkdir -p out", "echo made > out/a.txt", "echo over"]

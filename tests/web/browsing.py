@@ -16,6 +16,17 @@ XSS = "<img src=x onerror=alert(1)>"
 
 
 @contextmanager
+def chromium() -> Iterator[Any]:
+    """Chromium itself. As long as it is open no test of a coroutine can run in this thread: Playwright has its loop."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
 def opened(browser: Any, site: Served, token: str, *, size: Any = DESK) -> Iterator[Any]:
     """A page that is logged in, in a context of its own; else as `watched`."""
     context = browser.new_context(viewport=size)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.web.browsing import CHROMIUM, DESK, XSS, watched
+from tests.web.browsing import DESK, XSS, chromium, watched
 from tests.web.served import Served, served
 
 
@@ -24,12 +24,8 @@ def site() -> Iterator[Served]:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as one:
+        yield one
 
 
 @pytest.fixture(scope="package")
