@@ -189,6 +189,7 @@ def test_a_saga_undoes_what_was_booked(master: Agent) -> None:
     assert (done["phase"], done["error"], done["cause"]) == ("Failed", "NoRoom", "full")
 
 
+@pytest.mark.long
 def test_a_run_survives_being_killed_anywhere(master: Agent) -> None:
     """A hundred tasks by workers, and the agent is killed again and again: the output is the same, nothing is lost."""
     done: list[int] = []

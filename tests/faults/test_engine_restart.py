@@ -26,7 +26,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.docker, pytest.mark.root, pytest.m
 PODS = 5
 
 
-@pytest.fixture(scope="module", params=[(), ("--live-restore",)], ids=["plain", "live-restore"])
+@pytest.fixture(
+    scope="module",
+    params=[(), pytest.param(("--live-restore",), marks=pytest.mark.long)],
+    ids=["plain", "live-restore"],
+)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabHost]:
     if lacking := LabHost.lacking():
         pytest.skip(lacking)

@@ -22,6 +22,7 @@ from tests.hpc.slurm import Lab, Slurm, lab
 pytestmark = [pytest.mark.root, pytest.mark.faults, pytest.mark.timeout(170)]
 
 
+@pytest.mark.long
 async def test_daemons_that_die_lose_no_job(healthy: Slurm) -> None:
     async with lab(healthy) as it:
         await it.submit("runs", "while [ ! -e ../end ]; do sleep 0.2; done; echo done")

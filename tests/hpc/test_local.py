@@ -134,6 +134,7 @@ def test_devices_are_waited_for_cancelled_jobs_keep_what_they_wrote(agent: Agent
     until(lambda: not pods(agent, "gone"), what="its pod goes with it")
 
 
+@pytest.mark.long
 def test_arrays_dependencies_archives_and_pods_that_are_lost(agent: Agent, tmp_path: Path) -> None:
     submit(agent, "first", "sleep 1")
     submit(agent, "array", "echo $SLURM_ARRAY_TASK_ID; exit $((SLURM_ARRAY_TASK_ID == 3))", array="0-5%3",

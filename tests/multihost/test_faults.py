@@ -84,6 +84,7 @@ def test_the_masters_host_loses_power(cluster: Cluster, space: Space, web: str) 
     whole(cluster, space, web)
 
 
+@pytest.mark.long
 def test_an_engine_dies_and_comes_back(cluster: Cluster, space: Space, web: str) -> None:
     host = cluster.hosts["h3"]
     host.kill_engine(signal.SIGKILL)

@@ -264,6 +264,7 @@ def test_doctor_net_says_what_is_in_the_way(net: Net, cluster: Cluster) -> None:
     cluster.agents["h3"].start()
 
 
+@pytest.mark.long
 def test_who_joins_where_vxlan_is_blocked_is_told(net: Net, cluster: Cluster) -> None:
     cluster.lab.block(cluster.hosts["h2"], "ip protocol udp udp dport 8472")
     cluster.agents["h2"].restart()
