@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from minik8s.apiserver import http_answer
 from minik8s.apiserver.http_request import Request
+from minik8s.apiserver.http_valve import Valve
 from minik8s.apiserver.request import ApiResponse, Frames
 
 WRITE_TIMEOUT = 60.0  # seconds a client may take to accept what is sent
@@ -18,26 +19,23 @@ SLICE = 256 * 1024  # bytes of any other that are written at once
 class Writer:
     """`pause` and `resume` come from the transport. `streaming`: a stream is under way, into which `push` may write."""
 
-    __slots__ = ("_paused", "_resumed", "_transport", "streaming")
+    __slots__ = ("_transport", "_valve", "streaming")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._paused = False
-        self._resumed: asyncio.Future[None] | None = None
+        self._valve = Valve()
         self.streaming = False
         transport.set_write_buffer_limits(BUFFERED)
 
     def pause(self) -> None:
-        self._paused = True
+        self._valve.shut()
 
     def resume(self) -> None:
-        self._paused = False
-        if self._resumed is not None and not self._resumed.done():
-            self._resumed.set_result(None)
+        self._valve.open()
 
     def push(self, chunk: bytes) -> bool:
         """Send a chunk of the stream that is under way, now; False if the client does not keep up, or is gone."""
-        if self._paused or not self.streaming:
+        if self._valve.is_shut or not self.streaming:
             return False
         self._transport.write(chunk)
         return True
@@ -51,7 +49,7 @@ class Writer:
         else:
             async with asyncio.timeout(WRITE_TIMEOUT):
                 await self._large(http_answer.packed(response, request), request)
-        if self._paused:
+        if self._valve.is_shut:
             await self._drained()
 
     async def _large(self, response: ApiResponse, request: Request) -> None:
@@ -60,7 +58,7 @@ class Writer:
         slices = memoryview(response.body if request.method != "HEAD" else b"")
         for start in range(0, len(slices), SLICE):
             self._transport.write(slices[start : start + SLICE])
-            if self._paused:
+            if self._valve.is_shut:
                 await self._drained()
 
     async def _stream(self, response: ApiResponse, request: Request, stream: Frames) -> None:
@@ -75,7 +73,7 @@ class Writer:
                 async for batch in batches:
                     data = b"".join(batch)
                     self._transport.write(http_answer.chunk(data) if request.modern else data)
-                    if self._paused:
+                    if self._valve.is_shut:
                         await self._drained()
             finally:
                 self.streaming = False
@@ -85,6 +83,4 @@ class Writer:
     async def _drained(self) -> None:
         """Wait until the client has taken most of what was sent."""
         async with asyncio.timeout(WRITE_TIMEOUT):
-            while self._paused:
-                self._resumed = asyncio.get_running_loop().create_future()
-                await self._resumed
+            await self._valve.wait()

@@ -15,7 +15,7 @@ import pytest
 import uvloop
 from tls_harness import Authority
 
-from minik8s.apiserver import http1, http_server, http_writer
+from minik8s.apiserver import http1, http_writer
 from minik8s.apiserver.http_request import Request
 from minik8s.apiserver.http_server import Server
 from minik8s.apiserver.request import ApiResponse, Frames
@@ -392,7 +392,7 @@ async def test_who_does_not_read_is_cut_off(peer: Peer, monkeypatch: pytest.Monk
 
 
 async def test_there_is_room_for_so_many(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(Server, "most", 2)
     async with peer.connected(GET % b"/wait") as (busy, _):
         await peer.echo.begun.wait()
         async with peer.connected(GET % b"/") as (idle, _):

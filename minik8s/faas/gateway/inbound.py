@@ -14,16 +14,16 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from minik8s.api.errors import BadRequest, StatusError
+from minik8s.apiserver.http_connections import Connections
 from minik8s.apiserver.http_deadline import Deadline
+from minik8s.apiserver.http_valve import Valve
 from minik8s.faas.gateway import wire
 from minik8s.faas.gateway.body import Body
 from minik8s.faas.gateway.wire import Asked
 
-READ = 64 * 1024  # bytes read at once
 WHOLE = 64 * 1024  # bytes of a body that is waited for
 MAX_HEAD = 64 * 1024  # bytes that are neither a whole head nor part of a body
 MAX_HEADERS = 128
-MAX_CONNECTIONS = 8192
 PIPELINE = 8  # requests that wait on one connection before it is read no further
 KEEPALIVE = 120.0  # seconds a connection may be idle
 HEAD_TIMEOUT = 30.0  # seconds a client may take for a head, or a small body
@@ -39,30 +39,20 @@ class Gone(Exception):
     """The client does not take what it asked for."""
 
 
-class Clients:
+class Clients(Connections["Inbound"]):
     """All connections of a listener; call it to make one. `serve` answers a request with the methods of Inbound."""
 
+    most = 8192
+
     def __init__(self, serve: Serve, refused: Callable[[StatusError], bytes]) -> None:
+        super().__init__()
         self.serve = serve
         self.refused = refused  # an error as an answer, after which the connection ends
-        self.connections: dict[Inbound, None] = {}  # from the oldest on
-        self.buffer = memoryview(bytearray(READ))  # each is read, and what was read parsed, in one go
         self.closing = False
         self._empty: asyncio.Future[None] | None = None
 
     def __call__(self) -> Inbound:
         return Inbound(self)
-
-    def admit(self, connection: Inbound) -> bool:
-        """Whether there is room for one more; the oldest that does nothing makes some."""
-        if len(self.connections) >= MAX_CONNECTIONS:
-            idle = next((one for one in self.connections if not one.busy), None)
-            if idle is None:
-                return False
-            self.connections.pop(idle)
-            idle.transport.abort()
-        self.connections[connection] = None
-        return True
 
     def leave(self, connection: Inbound) -> None:
         self.connections.pop(connection, None)
@@ -90,8 +80,8 @@ class Inbound(asyncio.BufferedProtocol):
     """One client."""
 
     __slots__ = (
-        "_asked", "_body", "_clients", "_deadline", "_deaf", "_drained", "_dry", "_fault", "_idle", "_lines",
-        "_parser", "_paused", "_peer", "_pending", "_queue", "_reading", "_secure", "_stopped", "_target", "_task",
+        "_asked", "_body", "_clients", "_deadline", "_deaf", "_dry", "_fault", "_idle", "_lines",
+        "_parser", "_peer", "_pending", "_queue", "_reading", "_secure", "_stopped", "_target", "_task", "_valve",
         "began", "transport",
     )  # fmt: skip
 
@@ -115,8 +105,7 @@ class Inbound(asyncio.BufferedProtocol):
         self._deaf = False  # what still comes is no request
         self._stopped = False  # a body has to wait for its reader
         self._reading = True  # the transport has not been told to stop
-        self._paused = False
-        self._drained: asyncio.Future[None] | None = None
+        self._valve = Valve()
         self._peer = b""
         self._secure = False
 
@@ -144,11 +133,12 @@ class Inbound(asyncio.BufferedProtocol):
 
     async def drained(self) -> None:
         """Return when the client has taken most of what was sent. Raises Gone for one that does not."""
-        if self._paused:
-            self._drained = asyncio.get_running_loop().create_future()
-            done, _ = await asyncio.wait([self._drained], timeout=WRITE_TIMEOUT)
-            if not done:
-                raise Gone("the client takes nothing")
+        if self._valve.is_shut:
+            try:
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    await self._valve.wait()
+            except TimeoutError:
+                raise Gone("the client takes nothing") from None
 
     def abort(self) -> None:
         """What was sent is not all, and the client is to see that."""
@@ -206,12 +196,10 @@ class Inbound(asyncio.BufferedProtocol):
         return False
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self._valve.shut()
 
     def resume_writing(self) -> None:
-        self._paused = False
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        self._valve.open()
 
     # -- called by the parser; it stops when one of these raises
 

@@ -13,6 +13,7 @@ from httptools import HttpParserError, HttpResponseParser
 
 from minik8s.api.errors import RequestEntityTooLarge
 from minik8s.apiserver.http_deadline import Deadline
+from minik8s.apiserver.http_valve import Valve
 from minik8s.faas.gateway import wire
 from minik8s.faas.gateway.body import Body
 from minik8s.faas.gateway.wire import Answer, Sent
@@ -40,8 +41,8 @@ class Link(asyncio.BufferedProtocol):
     """One connection to a pod."""
 
     __slots__ = (
-        "_alone", "_answer", "_answered", "_body", "_deadline", "_drained", "_lines", "_parser", "_paused", "_reading",
-        "_seconds", "_sending", "closed", "idle_since", "transport",
+        "_alone", "_answer", "_answered", "_body", "_deadline", "_lines", "_parser", "_reading",
+        "_seconds", "_sending", "_valve", "closed", "idle_since", "transport",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -55,9 +56,8 @@ class Link(asyncio.BufferedProtocol):
         self._answer: Answer | None = None  # whose body is being read
         self._body: Body | None = None
         self._alone = False  # the answer is a head alone, whatever it says of a length
-        self._paused = False
         self._reading = True
-        self._drained: asyncio.Future[None] | None = None
+        self._valve = Valve()
         self._seconds = 0.0
         self._deadline = Deadline(self._late)
         self._sending: asyncio.Task[None] | None = None
@@ -114,9 +114,8 @@ class Link(asyncio.BufferedProtocol):
             if body.received > limit:
                 raise RequestEntityTooLarge(f"the body is larger than the {limit} bytes that the function takes")
             self.transport.write(wire.chunk(data) if chunked else data)
-            if self._paused:
-                self._drained = asyncio.get_running_loop().create_future()
-                await self._drained
+            if self._valve.is_shut:
+                await self._valve.wait()
             if self.closed:
                 raise Lost("the connection to the pod has ended")
         if chunked:
@@ -174,12 +173,10 @@ class Link(asyncio.BufferedProtocol):
             self.abort()
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self._valve.shut()
 
     def resume_writing(self) -> None:
-        self._paused = False
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        self._valve.open()
 
     # -- called by the parser
 
