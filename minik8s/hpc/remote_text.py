@@ -146,22 +146,24 @@ def queue() -> str:
 
 
 SACCT_FIELDS = "JobIDRaw,JobID,State,ExitCode,Submit,Start,End,Partition,NodeList"
-ASK_TOO = ("@rc", "@sacct", "@end")
+CODES_FORMAT = "JobArrayID:40,exit_code:20"  # the latter as wait() has it; not to be had by -o
+ASK_TOO = ("@rc", "@codes", "@sacct", "@end")
 
 
 def look(jobs: Sequence[tuple[str, str, str]]) -> str:
-    """What the queue does not say: exit codes from the marks of the jobs, and accounting. `(folder, submission,
-    id)`."""
+    """What the queue's lines do not say: exit codes from the marks of the jobs, and from Slurm itself where a job was
+    killed before it could leave one, and accounting. `(folder, submission, id)`."""
     marks = " ".join(quote(f"{folder}/{CONTROL}/{submission}") for folder, submission, _ in jobs)
     ids = ",".join(id for _, _, id in jobs)
     return f"""echo {ASK_TOO[0]}
 for mark in {marks}; do for file in "$mark".rc "$mark".[0-9]*.rc; do
   [ -s "$file" ] && read -r rc < "$file" && printf '%s|%s\\n' "${{file##*/}}" "$rc"
 done; done
-echo {ASK_TOO[1]}
+echo {ASK_TOO[1]}; squeue -h -a -r -t all -j {ids} -O '{CODES_FORMAT}' 2>/dev/null
+echo {ASK_TOO[2]}
 if command -v sacct >/dev/null; then timeout 10 sacct -n -X -P -j {ids} -o {SACCT_FIELDS} 2>/dev/null; rc=$?
 else rc=absent; fi
-echo "{ASK_TOO[2]} $rc\""""
+echo "{ASK_TOO[3]} $rc\""""
 
 
 def cancel(folder: str, submission: str, job_id: str) -> str:

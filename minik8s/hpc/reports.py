@@ -35,7 +35,8 @@ Reports = dict[str, dict[int, TaskReport]]  # job id -> task -> report
 class Extra(NamedTuple):
     """The answer to `remote_text.look`."""
 
-    codes: dict[str, dict[int, int]]  # submission -> task -> exit code
+    marks: dict[str, dict[int, int]]  # submission -> task -> exit code that the job has left
+    codes: dict[str, dict[int, int]]  # job id -> task -> exit code, not 0, that Slurm knows while the queue does
     accounting: Reports
     asked: str  # "": accounting answered; else why not: absent, or its exit code
 
@@ -90,23 +91,30 @@ def parse_sacct(lines: Iterable[str]) -> Reports:
 
 
 def parse_look(text: str) -> Extra:
+    marks: dict[str, dict[int, int]] = {}
     codes: dict[str, dict[int, int]] = {}
     accounting: list[str] = []
     part, asked = "", "no answer"
     for line in text.splitlines():
-        if line in ("@rc", "@sacct"):
+        if line in ("@rc", "@codes", "@sacct"):
             part = line
         elif line.startswith("@end"):
             asked = line.removeprefix("@end").strip()
             asked = "" if asked == "0" else asked
         elif part == "@rc":
-            name, _, code = line.partition("|")
+            name, _, left = line.partition("|")
             submission, _, task = name.removesuffix(".rc").partition(".")
-            if code.isdigit():
-                codes.setdefault(submission, {})[int(task) if task.isdigit() else WHOLE] = int(code)
+            if left.isdigit():
+                marks.setdefault(submission, {})[int(task) if task.isdigit() else WHOLE] = int(left)
+        elif part == "@codes":
+            shown, _, status = line.partition(" ")
+            job, _, task = shown.partition("_")
+            if status.strip().isdigit() and int(status):
+                code = 128 + (int(status) & 127) if int(status) & 127 else int(status) >> 8
+                codes.setdefault(job, {})[int(task) if task.isdigit() else WHOLE] = code
         elif part == "@sacct":
             accounting.append(line)
-    return Extra(codes, parse_sacct(accounting), asked)
+    return Extra(marks, codes, parse_sacct(accounting), asked)
 
 
 def _newest(tasks: dict[int, TaskReport], task: int, report: TaskReport) -> None:

@@ -214,7 +214,7 @@ class Site:
         answer = await self.connection.run(remote_text.look([(j.folder, j.submission, j.job_id) for j in jobs]))
         extra = parse_look(answer.text)
         for job in jobs:
-            job.codes |= extra.codes.get(job.submission, {})
+            job.codes |= extra.codes.get(job.job_id, {}) | extra.marks.get(job.submission, {})
             job.accounting |= extra.accounting.get(job.job_id, {})
         return extra.asked
 

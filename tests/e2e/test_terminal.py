@@ -93,9 +93,9 @@ def test_a_shell(shell: Terminal) -> None:
     shell.type("stty size\n")
     shell.sees("33 99\r\n")
     shell.resize(50, 132)
-    shell.type("sleep 0.3; stty size\n")
+    shell.type("""until [ "$(stty size)" != "33 99" ]; do sleep 0.05; done; stty size\n""")
     shell.sees("50 132\r\n")
-    shell.type("echo begun $((2)); sleep 100\n")
+    shell.type("sh -c 'echo begun $((1+1)); exec sleep 100'\n")  # it speaks once it is in the foreground
     shell.sees("begun 2\r\n")
     shell.type("\x03")  # Ctrl-C ends the sleep, not the shell
     shell.sees("^C")

@@ -88,8 +88,11 @@ def test_three_sources_make_one_observation() -> None:
 
 
 def test_a_look_tells_whether_accounting_has_answered() -> None:
-    extra = parse_look("@rc\na-0.rc|3\na-0.12.rc|0\n@sacct\n9|9|FAILED|3:0|1|2|3|gpu|n\n@end 0\n")
-    assert extra.codes == {"a-0": {WHOLE: 3, 12: 0}}
+    queue = "@codes\n9       9       \n3_12  1792  \n3_1  0\nsqueue: error: Invalid job id specified\n"
+    marks = "@rc\na-0.rc|3\na-0.12.rc|0\n"
+    extra = parse_look(f"{marks}{queue}@sacct\n9|9|FAILED|3:0|1|2|3|gpu|n\n@end 0\n")
+    assert extra.marks == {"a-0": {WHOLE: 3, 12: 0}}
+    assert extra.codes == {"9": {WHOLE: 137}, "3": {12: 7}}  # killed by signal 9; ended with 7
     assert extra.accounting["9"][WHOLE].exit_code == 3
     assert (extra.asked, parse_look("@rc\n@sacct\n@end absent").asked, parse_look("").asked) == (
         "",
