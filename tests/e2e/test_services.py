@@ -10,6 +10,7 @@ from typing import Any
 from tests.agent import run, until
 from tests.e2e.requests import Requests
 from tests.e2e.space import FOREVER, Space, pod, service
+from tests.patience import patience
 
 WHO = ("sh", "-c", "mkdir /w; hostname > /w/index.html; exec httpd -f -p 8000 -h /w")
 PORT = {"name": "http", "port": 80, "targetPort": 8000}
@@ -85,7 +86,7 @@ def test_client_ip_affinity(space: Space) -> None:
     mine = {fetch(ip) for _ in range(12)}
     assert len(mine) == 1
     space.k("delete", "pod", mine.pop())
-    until(lambda: fetch(ip).startswith("s"), seconds=2)  # another one is chosen
+    until(lambda: fetch(ip).startswith("s"), seconds=patience(2))  # another one is chosen
 
 
 def test_without_endpoints_a_service_refuses_at_once(space: Space) -> None:
@@ -96,7 +97,7 @@ def test_without_endpoints_a_service_refuses_at_once(space: Space) -> None:
     until(lambda: refused(ip, 80))
     began = time.monotonic()
     assert "refused" in space.sh("p", f"timeout 5 wget -O- http://{ip}", check=False)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < patience(2)
 
 
 def test_dns(space: Space) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from minik8s.cli.connection import Choice, Cluster
 from tests.agent import Agent, until
-from tests.faults.patience import patience
 from tests.lab.host import INSIDE, LabHost
+from tests.patience import patience
 
 pytestmark = [pytest.mark.faults, pytest.mark.docker, pytest.mark.root, pytest.mark.timeout(300)]
 API = "/apis/faas.minik8s.io/v1/namespaces/default"

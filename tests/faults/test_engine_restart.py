@@ -19,8 +19,8 @@ from minik8s.client.base import Client
 from tests.agent import Agent, Failed
 from tests.faults.api import admin, gone, is_ready, pod, ready
 from tests.faults.host import Host
-from tests.faults.patience import patience
 from tests.lab.host import INSIDE, LabHost
+from tests.patience import patience
 
 pytestmark = [pytest.mark.faults, pytest.mark.docker, pytest.mark.root, pytest.mark.timeout(300)]
 PODS = 5

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.agent import Agent, answers, until
 from tests.faults.api import admin_context, pod
-from tests.faults.patience import patience
+from tests.patience import patience
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 CORE = "/api/v1/namespaces/default"

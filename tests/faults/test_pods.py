@@ -18,8 +18,8 @@ from tests.agent import Agent, run
 from tests.faults.api import TURN, admin, events, gone, is_ready, pod, ready, sh, state, until, waits
 from tests.faults.engine_proxy import EngineProxy
 from tests.faults.host import Container, Host
-from tests.faults.patience import patience
 from tests.images import BUSYBOX
+from tests.patience import patience
 
 pytestmark = [pytest.mark.faults, pytest.mark.docker, pytest.mark.root]
 MANY = 100

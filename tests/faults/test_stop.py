@@ -13,7 +13,7 @@ from minik8s.api.kinds.pod import Pod
 from tests.agent import Agent
 from tests.faults.api import admin, events, is_ready, pod, ready, sh, state, until
 from tests.faults.host import Host
-from tests.faults.patience import patience
+from tests.patience import patience
 
 pytestmark = [pytest.mark.faults, pytest.mark.docker, pytest.mark.root]
 STOP = 2.0  # seconds, on a machine that is not overloaded
