@@ -392,7 +392,7 @@ def test_blocking_calls_run_side_by_side_in_processes(runtime: Pod) -> None:
 
 def test_nobody_waits_for_a_call_on_another_connection(runtime: Pod, tmp_path: Path) -> None:
     go = str(tmp_path / "go")
-    runtime.load("wait-00001", "import os, time\ndef main(params):\n    while not os.path.exists(params.get('go', '/')):"
+    runtime.load("wait-00001", "import os, time\ndef main(p):\n    while not os.path.exists(p.get('go', '/')):"
                  "\n        time.sleep(0.01)\n    return os.getpid()\n", concurrency=3)  # fmt: skip
     connections = [runtime.connect() for _ in range(6)]
     for each in connections:
