@@ -18,6 +18,7 @@ from minik8s.api.kinds.function import Function
 from minik8s.api.kinds.workflow import GROUP
 from minik8s.client.base import Client
 from minik8s.client.informer import Informers
+from minik8s.faas.gateway import secure
 from minik8s.faas.gateway.calls import HOLD, Calls
 from minik8s.faas.gateway.demand import Demand
 from minik8s.faas.gateway.failures import refusal
@@ -33,7 +34,6 @@ from minik8s.faas.queue.queue import ENVELOPE, Envelope
 DEMANDS = f"/apis/{GROUP}/v1/functiondemands"
 QUEUE = 100  # calls of a function that may wait beyond what all its replicas could have in flight
 BACKLOG = 4096
-HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 TIDY = 10.0  # seconds between looks at idle connections
 # When the agent stops: seconds for clients to send what they are about to send, and for calls to end.
 LAST_REQUESTS, LAST_CALLS = 0.2, 10.0
@@ -85,14 +85,18 @@ class Gateway:
         """Answer on a socket that listens; yields its address and port. At the end calls under way may finish."""
         await self.view.synced()  # whoever is answered before would be told that there are no functions
         clients = Clients(self._calls.serve, refusal)
-        handshake = HANDSHAKE_TIMEOUT if context is not None else None
-        listener = await asyncio.get_running_loop().create_server(
-            clients, sock=sock, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=handshake
-        )
+        address = sock.getsockname()[:2]
         try:
-            yield listener.sockets[0].getsockname()[:2]
+            if context is not None:
+                async with secure.listening(sock, clients, context):
+                    yield address
+            else:
+                listener = await asyncio.get_running_loop().create_server(clients, sock=sock, backlog=BACKLOG)
+                try:
+                    yield address
+                finally:
+                    listener.close()
         finally:
-            listener.close()
             await clients.drain(LAST_REQUESTS, LAST_CALLS)
 
     async def page(self, query: Mapping[str, str]) -> tuple[str, bytes]:
