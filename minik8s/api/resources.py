@@ -56,20 +56,6 @@ def pod_requests(spec: PodSpec) -> Amounts:
     return total
 
 
-def pod_limits(spec: PodSpec) -> Amounts:
-    """The sum of the limits that are set. A container without one is unlimited: compare with `fully_limited`."""
-    total = effective(spec, lambda container: amounts(container.resources.limits))
-    for name, amount in amounts(spec.overhead).items():
-        if name in total:
-            total[name] += amount
-    return total
-
-
-def fully_limited(spec: PodSpec, resource: str) -> bool:
-    """Whether every container has a limit for `resource`, so that the pod as a whole has one."""
-    return all(resource in container.resources.limits for container in (*spec.containers, *spec.initContainers))
-
-
 def usual_requests(spec: PodSpec) -> tuple[int, int]:
     """(millicores, bytes) that scores count with: requests, or the usual ones where a container says nothing."""
 

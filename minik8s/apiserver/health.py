@@ -10,17 +10,14 @@ from minik8s.apiserver.request import ApiResponse
 Check = Callable[[], str]  # "" = well, else what is wrong, in words
 ENDPOINTS = ("livez", "readyz", "healthz")
 _TEXT = "text/plain; charset=utf-8"
+_LIVE: dict[str, Check] = {"ping": lambda: ""}
 
 
 class Health:
-    """`live` checks say whether the process works at all; `ready` ones besides, whether it can serve."""
+    """That the process answers says that it lives; `ready` checks say besides whether it can serve."""
 
     def __init__(self) -> None:
-        self._live: dict[str, Check] = {"ping": lambda: ""}
         self._ready: dict[str, Check] = {}
-
-    def add_live(self, name: str, check: Check) -> None:
-        self._live[name] = check
 
     def add_ready(self, name: str, check: Check) -> None:
         self._ready[name] = check
@@ -28,7 +25,7 @@ class Health:
     def answer(self, path: str, query: Mapping[str, str]) -> ApiResponse:
         """`/readyz`, `/readyz?verbose`, `/readyz?exclude=NAME`, `/readyz/NAME`; 200 `ok`, or 500 and what fails."""
         endpoint, _, single = path.strip("/").partition("/")
-        checks = {**self._live, **(self._ready if endpoint == "readyz" else {})}
+        checks = _LIVE | (self._ready if endpoint == "readyz" else {})
         if single:
             if single not in checks:
                 raise NotFound(f'there is no check "{single[:80]}", there are {", ".join(checks)}')

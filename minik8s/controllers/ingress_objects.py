@@ -21,7 +21,7 @@ from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import ContainerStatus, Pod
 from minik8s.api.kinds.secret import Secret
 from minik8s.api.meta import Json, condition, is_true
-from minik8s.controllers.ingress_nginx import FRAGMENTS, HEALTH_HOST, HEALTH_PATH, VERSION, Files, Rendered, script
+from minik8s.controllers.ingress_nginx import FRAGMENTS, HEALTH_HOST, HEALTH_PATH, Files, Rendered, script
 
 NAMESPACE, NGINX, DEFAULT_SECRET = "minik8s-ingress", "nginx", "default-certificate"
 TRIAL_LABEL = "net.minik8s.io/trial"  # value: the version on trial
@@ -121,10 +121,6 @@ def _spec(secret_name: str, container: Json) -> Json:
 
 
 # -- reading what became of them
-
-
-def version_of(live: Secret | None) -> str:
-    return _file(live, VERSION).decode().strip()
 
 
 def fragments_of(live: Secret | None) -> Mapping[str, str]:

@@ -19,7 +19,6 @@ from minik8s.api.placement import pinned_nodes
 from minik8s.api.quantity import Written
 from minik8s.api.resources import CPU, MEMORY, PODS, amounts, pod_requests, usual_requests
 
-HOSTNAME = "kubernetes.io/hostname"
 ZONE = "topology.kubernetes.io/zone"
 ANY_IP = "0.0.0.0"  # a hostPort without hostIP listens on all of the node's addresses
 TERMINAL = ("Succeeded", "Failed")

@@ -8,8 +8,6 @@ import pytest
 from minik8s.api.kinds.pod import PodSpec
 from minik8s.api.resources import (
     amounts,
-    fully_limited,
-    pod_limits,
     pod_requests,
     qos_class,
     usual_requests,
@@ -47,13 +45,6 @@ def test_a_sidecar_counts_with_the_containers_and_with_later_init_containers() -
     assert pod_requests(spec(containers=[container({"cpu": "100m"})], initContainers=[side, late])) == {"cpu": 600}
     assert pod_requests(spec(containers=[container({"cpu": "100m"})], initContainers=[early, side])) == {"cpu": 450}
     assert pod_requests(spec(containers=[container({"cpu": "500m"})], initContainers=[early, side])) == {"cpu": 600}
-
-
-def test_limits_and_what_has_none() -> None:
-    pod = spec(containers=[container(limits={"cpu": "1"}), container(limits={"cpu": "1", "memory": "1Mi"})])
-    assert pod_limits(pod) == {"cpu": 2000, "memory": 2**20}
-    assert fully_limited(pod, "cpu")
-    assert not fully_limited(pod, "memory")
 
 
 def test_scores_assume_something_of_those_who_ask_for_nothing() -> None:

@@ -77,7 +77,6 @@ class Job(Object):
 
 MODES = ("Indexed", "NonIndexed")
 COUNTS = ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
-COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 def _default(job: Json) -> None:
