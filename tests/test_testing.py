@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from minik8s.api.kinds.deployment import Deployment
+from minik8s.api.kinds.endpoints import Endpoints
+from minik8s.api.kinds.endpointslice import EndpointSlice
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
+from minik8s.api.kinds.service import Service
 from minik8s.api.meta import is_true
 from minik8s.testing import cluster
 
@@ -27,3 +33,12 @@ async def test_a_deployment_becomes_available_on_simulated_nodes():
 async def test_it_ends_without_leaving_tasks():
     async with cluster(nodes=0) as it:
         assert (await it.client.list(Node)).items == ()
+
+
+@pytest.mark.parametrize("kind", [Service, Endpoints, EndpointSlice])
+async def test_the_way_to_the_api_server_comes_back_when_somebody_deletes_it(kind):
+    async with cluster(nodes=0) as it:
+        before = await it.client.get(kind, "kubernetes", "default")
+        await it.client.delete(kind, "kubernetes", "default")
+        after = await it.until(kind, lambda one: one.key == before.key and one.metadata.uid != before.metadata.uid)
+        assert msgspec.structs.replace(after, metadata=before.metadata) == before

@@ -191,7 +191,7 @@ async def bootstrap(client: Client, *, ca: str, service_ip: str, address: str, p
         except AlreadyExists:
             if kind is ClusterRole:
                 await _complete(client, document)
-    await _kubernetes_service(client, service_ip, address, port)
+    await kubernetes_service(client, service_ip, address, port)
 
 
 async def _complete(client: Client, document: Json) -> None:
@@ -211,7 +211,8 @@ async def _complete(client: Client, document: Json) -> None:
         await client.patch(ClusterRole, document["metadata"]["name"], None, patch)
 
 
-async def _kubernetes_service(client: Client, service_ip: str, address: str, port: int) -> None:
+async def kubernetes_service(client: Client, service_ip: str, address: str, port: int) -> None:
+    """The Service `kubernetes` and its endpoints, made or told where this API server is now."""
     labels = {"component": "apiserver", "provider": "kubernetes"}
     ports = [{"name": "https", "port": port, "protocol": "TCP"}]
     service = {

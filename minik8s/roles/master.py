@@ -19,8 +19,9 @@ from minik8s.apiserver.app import ApiServer
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import AUTHENTICATED, MASTERS, User
 from minik8s.apiserver.authn import ClusterAuthenticator
-from minik8s.apiserver.bootstrap import bootstrap
+from minik8s.apiserver.bootstrap import bootstrap, kubernetes_service
 from minik8s.apiserver.handler import Handler
+from minik8s.apiserver.keeper import Keeper
 from minik8s.apiserver.loopback import LoopbackTransport
 from minik8s.apiserver.openapi import OpenAPI
 from minik8s.apiserver.rbac import RBACAuthorizer
@@ -131,6 +132,11 @@ class Master:
         interval = {INTERVAL_ANNOTATION: f"{self._config.node_lease_interval:g}"}
         await self.informers.client.patch(Namespace, NODE_LEASES, None, {"metadata": {"annotations": interval}})
 
+    async def _tell_where(self) -> None:
+        config = self._config
+        client = self.client(_component("system:apiserver"))
+        await kubernetes_service(client, config.kubernetes_ip, config.advertised, config.listen_address[1])
+
     async def readdress(self) -> None:
         """This machine has another address: speak for it, and tell pods."""
         self.credentials.nudge()
@@ -167,12 +173,13 @@ class Master:
             self.informers.client, self.informers, self.identity.ca,
             reserved=own, duration=self._config.cluster_signing_duration,
         )  # fmt: skip
+        keeper = Keeper(self.informers.client, self.informers, self._tell_where)
         scheduler = Scheduler(self.client(_component("system:kube-scheduler")), self.informers)
         return [
             ("store", self._cache.run()),
             ("service allocator", self._allocator.run()),
             ("informers", self.informers.run()),
-            *((controller.name, controller.run()) for controller in (*controllers, certificates)),
+            *((controller.name, controller.run()) for controller in (*controllers, certificates, keeper)),
             *((f"recorder {name}", one.run()) for name, one in recorders.items()),
             ("scheduler", scheduler.run()),
             ("certificates", self.credentials.run()),
