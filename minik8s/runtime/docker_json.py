@@ -152,7 +152,8 @@ def _pid_mode(spec: ContainerSpec) -> str:
 
 def _mount(mount: Mount) -> Json:
     body: Json = {"Type": "bind", "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
-    return body | {"BindOptions": {"Propagation": mount.propagation or "rprivate"}}
+    # Unless told otherwise Docker takes rprivate, and rslave where its own folder is below the source, as it must be.
+    return body | ({"BindOptions": {"Propagation": mount.propagation}} if mount.propagation else {})
 
 
 def _privileges(spec: ContainerSpec, limits: Limits, seccomp: str) -> Json:

@@ -21,6 +21,7 @@ from minik8s.runtime.base import (
     EngineConflict,
     EngineUnavailable,
     ImagePullFailed,
+    Mount,
     NoSuchContainer,
     RegistryAuth,
     SandboxSpec,
@@ -158,6 +159,12 @@ async def test_security(docker: DockerRuntime, docker_pod: Pod) -> None:
     assert "CapBnd:\t0000000000000000" in output
     assert "NoNewPrivs:\t1" in output
     assert "Read-only file system" in output
+
+
+async def test_the_whole_disk_of_the_host_can_be_mounted(docker: DockerRuntime, docker_pod: Pod) -> None:
+    """As `kubectl debug node/NAME` does; Docker's own folder is below it, whose mounts it shares with nobody."""
+    app = await (await docker_pod.up()).run("sleep", "600", mounts=(Mount("/", "/host", read_only=True),))
+    assert (await docker.exec_sync(app, ["test", "-e", "/host/etc/os-release"], 10)).exit_code == 0
 
 
 async def test_privileged_as_far_as_this_host_lets(docker: DockerRuntime, docker_pod: Pod) -> None:
