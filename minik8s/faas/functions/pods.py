@@ -18,7 +18,6 @@ from minik8s.faas.environments.plan import volumes
 
 CONTAINER: Final = "function"
 PORT: Final = 8080
-STARTING: Final = 1  # seconds that a supervisor takes to begin, at most
 GRACE: Final = 930  # seconds: the longest call (timeoutSeconds) and a little; the runtime ends by itself when idle
 
 
@@ -54,11 +53,11 @@ def pod(make: Make, name: str, namespace: str, *, key: bytes, root: Path | str) 
             {"name": "POD_NAME", "value": name},
         ],
         "resources": make.resources,
-        # The first process of a container is deaf to SIGTERM until it has a handler: one that is just starting must
-        # have come so far when it is told to end, or it would stay for all of its grace.
-        "lifecycle": {"preStop": {"sleep": {"seconds": STARTING}}},
     }
-    spec: Json = {"containers": [container], "terminationGracePeriodSeconds": GRACE, "enableServiceLinks": False}
+    # The first process of a namespace of processes is deaf to SIGTERM until it has a handler: a supervisor that were it,
+    # and is just starting when it is told to end, would stay for all of its grace.
+    spec: Json = {"containers": [container], "terminationGracePeriodSeconds": GRACE, "enableServiceLinks": False,
+                  "shareProcessNamespace": True}  # fmt: skip
     if mounted:
         container["volumeMounts"], spec["volumes"] = mounts, mounted
     if make.node_selector:
