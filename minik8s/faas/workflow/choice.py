@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -107,7 +108,7 @@ def holds(rule: Json, scope: Scope) -> bool:
     if name in _TESTS:
         return _TESTS[name](value) is operand
     if name == "StringMatches":
-        return isinstance(value, str) and bool(glob(operand).fullmatch(value))
+        return isinstance(value, str) and like(operand, value)
     if name.endswith("Path"):
         name, operand = name.removesuffix("Path"), scope.read(operand)
     kind, compare = COMPARISONS[name]
@@ -120,8 +121,32 @@ def _exists(variable: str, scope: Scope) -> bool:
     return paths.exists(paths.parse(variable), scope.data)
 
 
-def glob(pattern: str) -> re.Pattern[str]:
-    r"""`StringMatches`: `*` stands for any characters, `\*` and `\\` for themselves."""
-    parts = re.findall(r"\\[*\\]|\*|[^*\\]+|\\", pattern)
-    text = "".join(".*" if part == "*" else re.escape(part[1:] if part in (r"\*", r"\\") else part) for part in parts)
-    return re.compile(text, re.DOTALL)
+def like(pattern: str, text: str) -> bool:
+    r"""`StringMatches`: `*` stands for any characters, `\*` and `\\` for themselves.
+
+    By hand, as a regular expression with many stars may take for ever.
+    """
+    first, *middle = _between_stars(pattern)
+    if not middle:
+        return text == first
+    last = middle.pop()
+    if not text.startswith(first) or not text.endswith(last):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for part in middle:
+        found = text.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return at <= end
+
+
+@functools.lru_cache(maxsize=1024)
+def _between_stars(pattern: str) -> tuple[str, ...]:
+    parts = [""]
+    for piece in re.findall(r"\\[*\\]|\*|[^*\\]+|\\", pattern):
+        if piece == "*":
+            parts.append("")
+        else:
+            parts[-1] += piece[1:] if piece in (r"\*", r"\\") else piece
+    return tuple(parts)

@@ -155,6 +155,10 @@ class Core:
                 action(frame)
             except StateError as error:
                 self._failed(frame, error)
+            except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+                # What nobody foresaw in a definition or its data ends this run, not the loop that moves all of them.
+                told = f"in state {frame.name}: {type(error).__name__}: {error}"
+                self._end("FAILED", "ExecutionFailed", errors.RUNTIME, told)
         if self.status != "RUNNING":
             self._ready.clear()
         return bool(self._ready)

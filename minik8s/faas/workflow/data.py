@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from minik8s.faas.workflow import intrinsics, paths
-from minik8s.faas.workflow.errors import INTRINSIC_FAILURE, PARAMETER_PATH_FAILURE, RUNTIME, StateError
+from minik8s.faas.workflow.errors import DATA_LIMIT, INTRINSIC_FAILURE, PARAMETER_PATH_FAILURE, RUNTIME, StateError
+from minik8s.faas.workflow.history import encoder
 
 Json = dict[str, Any]
+
+MAX_DATA = 262_144  # bytes of what a state is given or leaves, as JSON, as in Step Functions
 
 
 class Scope(NamedTuple):
@@ -33,6 +36,14 @@ class Scope(NamedTuple):
 
     def on(self, data: Any) -> Scope:
         return self._replace(data=data)
+
+
+def bounded(value: Any, what: str) -> Any:
+    """`value`, unless it is too large to go on with: a StateError."""
+    size = len(encoder.encode(value))
+    if size > MAX_DATA:
+        raise StateError(DATA_LIMIT, f"{what} has {size} bytes; the limit is {MAX_DATA}")
+    return value
 
 
 def filtered(state: Json, field: str, scope: Scope) -> Any:

@@ -29,7 +29,7 @@ class StateError(Exception):
 
 def means(names: list[str], error: str) -> bool:
     """Whether the `ErrorEquals` of a Retrier or Catcher is about `error`."""
-    if error in names:
+    if error in names or (error == HEARTBEAT_TIMEOUT and TIMEOUT in names):  # one of the two that Timeout is for
         return True
     if error in UNCATCHABLE:
         return False

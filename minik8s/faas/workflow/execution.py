@@ -13,16 +13,14 @@ import heapq
 from collections.abc import Iterable
 from typing import Any
 
-from minik8s.faas.workflow import errors
+from minik8s.faas.workflow import data, errors
 from minik8s.faas.workflow.core import Frame, HistoryMismatch, Identity, Outcome, Task, task_kind
-from minik8s.faas.workflow.data import Json
+from minik8s.faas.workflow.data import MAX_DATA, Json
 from minik8s.faas.workflow.errors import StateError
-from minik8s.faas.workflow.history import Event, encoder
+from minik8s.faas.workflow.history import Event
 from minik8s.faas.workflow.states import SAME, Machine
 
-MAX_DATA = 262_144  # bytes of a result as JSON, as in Step Functions
-
-__all__ = ["Execution", "HistoryMismatch", "Identity", "Outcome", "Task"]
+__all__ = ["MAX_DATA", "Execution", "HistoryMismatch", "Identity", "Outcome", "Task"]
 
 
 class Execution(Machine):
@@ -53,9 +51,10 @@ class Execution(Machine):
 
     def succeed(self, task: int, output: Any, now: float) -> bool:
         """A task has a result. False if nobody waits for it any more, here and below."""
-        size = len(encoder.encode(output))
-        if size > MAX_DATA:
-            return self.fail(task, errors.DATA_LIMIT, f"the result has {size} bytes; the limit is {MAX_DATA}", now)
+        try:
+            data.bounded(output, "the result")
+        except StateError as error:
+            return self.fail(task, error.error, error.cause, now)
         frame = self._reported(task, now)
         if frame is None:
             return False

@@ -7,7 +7,6 @@ draws the same again.
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import hashlib
 import json
@@ -17,10 +16,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from minik8s.faas.workflow.errors import INTRINSIC_FAILURE, StateError
 
 LIMIT = 10_000  # characters that Base64 and Hash take
 LONGEST = 1_000  # elements that ArrayRange makes
+LARGEST = 2**63 - 1  # of whole numbers that functions take
 DEEPEST = 10  # calls within calls
 PREFIX = "States."
 
@@ -127,7 +129,7 @@ def evaluate(call: Called, read: Callable[[str], Any], rng: random.Random) -> An
             arguments.append(read(part.path) if isinstance(part, Read) else evaluate(part, read, rng))
     try:
         return FUNCTIONS[call.name][2](rng, *arguments)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, binascii.Error) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise StateError(INTRINSIC_FAILURE, f"States.{call.name}: {error}") from None
 
 
@@ -141,9 +143,10 @@ def _kind(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
 
 
 def _integer(value: Any, what: str) -> int:
-    if isinstance(value, float) and not isinstance(value, bool):
-        return round(value)
-    return int(_kind(value, int, what))
+    found = round(value) if isinstance(value, float) else int(_kind(value, int, what))
+    if abs(found) > LARGEST:
+        raise ValueError(f"{what} is expected, of at most 64 bits")
+    return found
 
 
 def _text(value: Any) -> str:
@@ -163,7 +166,8 @@ def _format(rng: random.Random, template: Any, *values: Any) -> str:
 
 
 def _string_to_json(rng: random.Random, text: Any) -> Any:
-    return json.loads(_kind(text, str, "a string with JSON")) if str(text).strip() else None
+    # Not by json.loads, which lets in what no document can hold: NaN and infinity.
+    return msgspec.json.decode(_kind(text, str, "a string with JSON")) if str(text).strip() else None
 
 
 def _partition(rng: random.Random, array: Any, size: Any) -> list[Any]:

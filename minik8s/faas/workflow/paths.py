@@ -9,9 +9,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minik8s.faas.workflow.errors import RESULT_PATH_MATCH_FAILURE, RUNTIME, StateError
+
+if TYPE_CHECKING:
+    import jsonpath
 
 Step = str | int
 
@@ -45,10 +48,28 @@ def parse(text: str) -> Path:
     import jsonpath
 
     try:
-        compiled = jsonpath.compile(text)
+        compiled = _queries().compile(text)
     except jsonpath.JSONPathError as error:
         raise InvalidPath(f"{text!r} is no JSONPath: {str(error).splitlines()[0]}") from None
-    return Path(text, None, compiled.findall)
+
+    def find(data: Any) -> list[Any]:
+        try:
+            return compiled.findall(data)
+        except jsonpath.JSONPathError as error:
+            raise StateError(RUNTIME, f"the path {text}: {str(error).splitlines()[0]}") from None
+
+    return Path(text, None, find)
+
+
+@functools.cache
+def _queries() -> jsonpath.JSONPathEnvironment:
+    """RFC 9535 but for regular expressions: one may take for ever, and all runs with it."""
+    import jsonpath
+
+    environment = jsonpath.JSONPathEnvironment(strict=True)
+    for name in ("match", "search"):
+        del environment.function_extensions[name]
+    return environment
 
 
 def reference(text: str) -> tuple[Step, ...]:

@@ -14,6 +14,7 @@ from minik8s.faas.workflow.data import Json, Scope
 from minik8s.faas.workflow.errors import StateError
 
 DEFAULT_ATTEMPTS = 3
+LONGEST_DELAY = 31_622_400.0  # seconds before another attempt: the most that MaxDelaySeconds may say
 WAITING = ".waitForTaskToken"
 SAME = object()  # stands for a result that is the state's own input
 
@@ -58,9 +59,7 @@ class Machine(Core):
 
     def _choice(self, frame: Frame, state: Json, scope: Scope) -> None:
         name = choice.choose(state, scope)
-        output = data.filtered(state, "OutputPath", scope)
-        self._emit(frame, "ChoiceStateExited", {"name": frame.name, "output": output})
-        self._goto(frame, name, output)
+        self._exit(frame, data.filtered(state, "OutputPath", scope), name)
 
     def _sleep(self, frame: Frame, state: Json, scope: Scope) -> None:
         try:
@@ -86,7 +85,7 @@ class Machine(Core):
         parameters = scope.data
         if "Parameters" in state:
             shown = scope._replace(context=partial(self._context, frame, token=token))
-            parameters = data.built(state["Parameters"], shown)
+            parameters = data.bounded(data.built(state["Parameters"], shown), "what Parameters make")
         details: Json = {"resource": resource, "parameters": parameters}
         details |= {f"{field.lower()}InSeconds": limit for field, limit in limits.items() if limit is not None}
         timeout, beat = limits["Timeout"], limits["Heartbeat"]
@@ -137,7 +136,7 @@ class Machine(Core):
         frame.todo = list(enumerate(branches))[::-1]
         if not branches:
             self._joined(frame)
-        for _ in range(limit or len(branches)):
+        for _ in range(min(limit, len(branches)) or len(branches)):
             self._next_branch(frame)
 
     def _next_branch(self, frame: Frame) -> None:
@@ -186,6 +185,7 @@ class Machine(Core):
         self._exit(frame, output, state.get("Next"))
 
     def _exit(self, frame: Frame, output: Any, following: str | None) -> None:
+        data.bounded(output, "the output")
         self._emit(frame, f"{frame.state['Type']}StateExited", {"name": frame.name, "output": output})
         if following is None:
             self._finish(frame, output)
@@ -205,8 +205,12 @@ class Machine(Core):
         for catcher in state.get("Catch", ()):
             if _means(catcher, state, error):
                 self._give_up(frame)
-                output = data.joined(catcher, frame.raw, {"Error": error.error, "Cause": error.cause})
-                self._exit(frame, output, catcher["Next"])
+                try:
+                    output = data.joined(catcher, frame.raw, {"Error": error.error, "Cause": error.cause})
+                    self._exit(frame, output, catcher["Next"])
+                except StateError as second:  # where the catcher's output goes is wrong: nobody catches that
+                    error = second
+                    break
                 return
         frame.phase, frame.error = "failed", error
         parent = frame.parent
@@ -230,8 +234,11 @@ class Machine(Core):
             if used >= retrier.get("MaxAttempts", DEFAULT_ATTEMPTS):
                 return None
             frame.attempts[number] = used + 1
-            delay = float(retrier.get("IntervalSeconds", 1) * retrier.get("BackoffRate", 2.0) ** used)
-            delay = min(delay, retrier.get("MaxDelaySeconds", delay))
+            try:
+                delay = retrier.get("IntervalSeconds", 1) * float(retrier.get("BackoffRate", 2.0)) ** used
+            except OverflowError:
+                delay = LONGEST_DELAY
+            delay = min(delay, retrier.get("MaxDelaySeconds", LONGEST_DELAY))
             return self._rng(frame).uniform(0, delay) if retrier.get("JitterStrategy") == "FULL" else delay
         return None
 

@@ -195,6 +195,56 @@ def test_states_all_does_not_mean_what_cannot_be_helped() -> None:
     assert world.failure[0] == "States.DataLimitExceeded"
 
 
+def test_an_output_that_grows_and_grows_ends_the_run() -> None:
+    double = {"Type": "Pass", "Parameters": {"a.$": "States.Array($, $)"}, "Next": "Double"}
+    world = World(machine({"Double": double})).run({"x": "y"})
+    assert world.failure[0] == "States.DataLimitExceeded"
+    task = {"Type": "Task", "Resource": "f", "Parameters": {"a.$": "$", "b.$": "$"}, "End": True}
+    many = World(machine({"T": task}), {"f": lambda p: 1}).run("x" * 200_000)
+    assert (many.failure[0], many.calls) == ("States.DataLimitExceeded", [])
+
+
+def test_a_catcher_whose_output_has_no_place_fails_and_is_not_caught() -> None:
+    catch = {"ErrorEquals": ["States.ALL"], "ResultPath": "$.a.b", "Next": "Caught"}
+    task = {"Type": "Task", "Resource": "f", "Catch": [catch], "End": True}
+    states = {"T": task, "Caught": {"Type": "Pass", "End": True}}
+    assert World(machine(states), {"f": fails("E")}).run({"a": 5}).failure[0] == "States.ResultPathMatchFailure"
+    states["Again"] = {
+        "Type": "Parallel",
+        "Branches": [
+            machine({"T2": {**task, "Catch": [{**catch, "Next": "C2"}]}, "C2": {"Type": "Pass", "End": True}})
+        ],
+        "Catch": [{"ErrorEquals": ["States.ResultPathMatchFailure"], "Next": "Caught"}],
+        "End": True,
+    }
+    del states["T"]
+    world = World(machine(states, "Again"), {"f": fails("E")}).run({"a": 5})
+    assert world.result["Error"] == "States.ResultPathMatchFailure"
+
+
+def test_numbers_beyond_all_bounds_end_nothing_but_the_run() -> None:
+    endless = retrying(BackoffRate=1000, MaxAttempts=200, MaxDelaySeconds=1)
+    assert World(endless, {"f": fails(*["Busy"] * 150)}).run({}).now == START + 150
+    assert World(retrying(BackoffRate=1000, MaxAttempts=200), {"f": fails(*["Busy"] * 120)}).run({}).result == "ok"
+    item = machine({"P": {"Type": "Pass", "End": True}})
+    many = {"Type": "Map", "ItemsPath": "$.i", "MaxConcurrencyPath": "$.n", "ItemProcessor": item, "End": True}
+    assert World(machine({"M": many})).run({"i": [1, 2], "n": 1e300}).result == [1, 2]
+
+
+def test_what_nobody_foresaw_ends_the_run_and_not_who_moves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(state: Any, scope: Any) -> str:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr("minik8s.faas.workflow.choice.choose", broken)
+    states = {
+        "C": {"Type": "Choice", "Choices": [{"Variable": "$.x", "IsNull": True, "Next": "S"}]},
+        "S": {"Type": "Succeed"},
+    }
+    error, cause = World(machine(states)).run({"x": 1}).failure
+    assert error == "States.Runtime"
+    assert cause == "in state C: RecursionError: maximum recursion depth exceeded"
+
+
 def test_jitter_is_the_same_again() -> None:
     worlds = [World(retrying(JitterStrategy="FULL", IntervalSeconds=100), {"f": fails("Busy")}) for _ in range(2)]
     assert worlds[0].run({}).now == worlds[1].run({}).now
@@ -245,6 +295,9 @@ def test_timeouts_and_heartbeats() -> None:
     world.go_on()
     assert world.failure[0] == "States.HeartbeatTimeout"
     assert world.given_up == [id]
+    catch = [{"ErrorEquals": ["States.Timeout"], "Next": "C"}]  # which means both
+    caught = machine({"T": {**task, "Catch": catch}, "C": {"Type": "Pass", "End": True}})
+    assert World(caught, {"f": lambda p: Never}).run({"beat": 10}).result["Error"] == "States.HeartbeatTimeout"
     late = World(machine({"T": task}), {"f": lambda p: Never}).start({"beat": 1000}).go_on()
     assert (late.failure[0], late.now) == ("States.Timeout", START + 30)
 

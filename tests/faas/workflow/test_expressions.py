@@ -47,6 +47,17 @@ def test_paths_that_lead_nowhere(path: str) -> None:
         paths.read(paths.parse(path), DATA)
 
 
+def test_queries_that_could_take_for_ever_are_refused_or_end() -> None:
+    for text in ("$.n[?match(@.p, '(a+)+b')]", "$.n[?search(@.p, 'a')]", "$.n[?@.p =~ /a/]"):
+        with pytest.raises(paths.InvalidPath, match="no JSONPath"):
+            paths.parse(text)
+    deep: dict[str, Any] = {}
+    for _ in range(500):
+        deep = {"a": deep}
+    with pytest.raises(StateError, match="recursion"):
+        paths.read(paths.parse("$..b"), deep)
+
+
 def test_put_copies_what_it_changes() -> None:
     before = {"a": {"b": 1}, "l": [1, 2]}
     after = paths.put(paths.reference("$.a.c.d"), before, 5)
@@ -100,6 +111,8 @@ def test_chance_can_be_repeated() -> None:
     "text",
     [
         "States.StringToJson('{')",
+        "States.StringToJson('NaN')",
+        "States.StringToJson('1e999')",
         "States.ArrayRange(1, 9000, 1)",
         "States.ArrayRange(1, 2, 0)",
         "States.ArrayPartition($.n, 0)",
@@ -112,6 +125,7 @@ def test_chance_can_be_repeated() -> None:
         "States.JsonMerge($.a, $.a, true)",
         "States.MathRandom(5, 1)",
         "States.MathAdd('a', 1)",
+        "States.MathAdd(1e300, 1)",
         "States.Format('{}')",
         "States.Format(5)",
     ],
@@ -157,6 +171,11 @@ RULES = [
     ({"StringMatches": "a\\*b"}, "a*b", True),
     ({"StringMatches": "a\\*b"}, "axb", False),
     ({"StringMatches": "*"}, 5, False),
+    ({"StringMatches": "*"}, "", True),
+    ({"StringMatches": "ab*ba"}, "aba", False),
+    ({"StringMatches": "a**b*c"}, "a\n--b-bc", True),
+    ({"StringMatches": "a\\\\*"}, "a\\b", True),
+    ({"StringMatches": "*a" * 30 + "*b"}, "a" * 50_000, False),  # ages for a regular expression
     ({"IsNull": True}, None, True),
     ({"IsNull": False}, None, False),
     ({"IsNumeric": True}, 5, True),
