@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
@@ -19,6 +20,7 @@ from minik8s.faas.runtime.contracts import Contract
 from minik8s.faas.runtime.http1 import Gone, Incoming, Reader, Refused
 from minik8s.faas.runtime.settings import Settings
 
+READ = 64 * 2**10  # bytes read at once
 AHEAD = 256 * 2**10  # bytes of a body that are read before the application asks for them
 
 
@@ -45,6 +47,7 @@ class _Worker:
         self.tasks: set[asyncio.Task[None]] = set()  # calls, and what applications do after their answers
         self.connections: set[_Connection] = set()
         self._enough = asyncio.Event()
+        self._looking: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -75,8 +78,29 @@ class _Worker:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
+    def begin(self) -> float:
+        """When the call that begins now is over time. All have as long as each other, so one timer, at the end of the
+        oldest, is enough for all."""
+        until = self.loop.time() + self.settings.timeout_seconds
+        if self._looking is None:
+            self._looking = self.loop.call_at(until, self._look)
+        return until
 
-class _Connection(asyncio.Protocol):
+    def _look(self) -> None:
+        self._looking, now, soonest = None, self.loop.time(), math.inf
+        for connection in self.connections:
+            if connection.until <= now:
+                connection.overdue()
+            else:
+                soonest = min(soonest, connection.until)
+        if soonest < math.inf:
+            self._looking = self.loop.call_at(soonest, self._look)
+
+
+_buffer = memoryview(bytearray(READ))  # shared: each connection is read, and what was read parsed, in one go
+
+
+class _Connection(asyncio.BufferedProtocol):
     def __init__(self, worker: _Worker, slot: int) -> None:
         self._worker = worker
         self._slot = slot
@@ -90,6 +114,8 @@ class _Connection(asyncio.Protocol):
         self._lost = False
         self._late: asyncio.TimerHandle | None = None
         self._refused: Refused | None = None
+        self.until = math.inf  # when the call under way is over time
+        self._overdue = False
 
     # -- what asyncio tells
 
@@ -102,13 +128,16 @@ class _Connection(asyncio.Protocol):
         if self._worker.retiring:
             self.rest()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._refused:
             return
         if self._task is None:
             self._worker.board.mark(self._slot, READING)
         try:
-            self._reader.feed(data)
+            self._reader.feed(_buffer[:nbytes])
         except Refused as refused:
             self._refused = refused
         current = self._reader.current
@@ -127,6 +156,7 @@ class _Connection(asyncio.Protocol):
         if self._late:
             self._late.cancel()
         if self._task is not None:
+            self._task.add_done_callback(self._worker.tasks.discard)  # it may not even have begun
             self._task.cancel()
         self._worker.connections.discard(self)
         tell(self._worker.channel, closed=self._slot)
@@ -151,10 +181,10 @@ class _Connection(asyncio.Protocol):
             self._late.cancel()
             self._late = None
         if self._reader.ready:
-            self._request = self._reader.ready.popleft()
-            self._task = self._worker.loop.create_task(self._serve(self._request))
-            self._worker.own(self._task)
-            self._task.add_done_callback(self._served)
+            self._request = request = self._reader.ready.popleft()
+            # A task for each call: the code may ask for its own, and set context variables in it.
+            self._task = task = asyncio.Task(self._perform(request), loop=self._worker.loop)
+            self._worker.tasks.add(task)
         elif self._refused:
             self._end(http1.error(self._refused.status, "BadRequest", str(self._refused), close=True))
         elif self._reader.idle:
@@ -170,15 +200,23 @@ class _Connection(asyncio.Protocol):
         if self._task is None and self._reader.idle:
             self._transport.pause_reading()
 
-    def _served(self, task: asyncio.Task[None]) -> None:
-        request, self._task, self._request = self._request, None, None
+    def _served(self, *, keep: bool) -> None:
+        if self._task is not None:
+            self._worker.tasks.discard(self._task)
+        self._task = self._request = None
+        self.until, self._overdue = math.inf, False
         if self._lost:
             return
-        whole = request is not None and request.complete
-        if task.cancelled() or task.exception() or request is None or not request.keep_alive or not whole:
-            self._transport.close()
-        else:
+        if keep:
             self._go_on()
+        else:
+            self._transport.close()
+
+    def overdue(self) -> None:
+        """The call has had its time."""
+        self.until, self._overdue = math.inf, True
+        if self._task is not None:
+            self._task.cancel()
 
     def _end(self, answer: bytes) -> None:
         """The supervisor takes what the client may still send: closing now would destroy the answer on its way."""
@@ -187,6 +225,16 @@ class _Connection(asyncio.Protocol):
         self._transport.close()
 
     # -- one call
+
+    async def _perform(self, request: Incoming) -> None:
+        keep = False
+        try:
+            await self._serve(request)
+            keep = request.keep_alive and request.complete
+        except (asyncio.CancelledError, Gone):
+            pass  # there is nobody to tell
+        finally:
+            self._served(keep=keep)
 
     async def _serve(self, request: Incoming) -> None:
         caller, worker = self._worker.caller, self._worker
@@ -199,16 +247,19 @@ class _Connection(asyncio.Protocol):
         worker.board.call(self._slot)
         printing = output.Printing(caller.call_id(request))
         output.asynchronous.set(printing)
-        limit = asyncio.timeout(worker.settings.timeout_seconds)
+        self.until = worker.begin()
         try:
-            async with limit:
-                await self._called(request)
+            await self._called(request)
         except Gone:
             request.keep_alive = False
-        except TimeoutError:
+        except asyncio.CancelledError:
+            if not self._overdue or self._task is None:
+                raise
+            self._task.uncancel()
             await self._too_late(request)
         finally:
-            printing.flush()
+            if printing.rest:
+                printing.flush()
 
     async def _too_late(self, request: Incoming) -> None:
         request.keep_alive = False
@@ -281,7 +332,8 @@ class _Connection(asyncio.Protocol):
             os._exit(0)
         if not self._lost:
             self._transport.write(data)
-            await self._writable.wait()
+            if not self._writable.is_set():
+                await self._writable.wait()
         if self._lost:
             raise Gone
 

@@ -33,8 +33,10 @@ class Caller:
         return None
 
     def call_id(self, request: Incoming) -> str:
-        given = request.header(b"minik8s-call")
-        return given.decode("latin-1")[:64] if given else os.urandom(8).hex()
+        if not request.call:
+            given = request.header(b"minik8s-call")
+            request.call = given.decode("latin-1")[:64] if given else os.urandom(8).hex()
+        return request.call
 
     def request(self, request: Incoming) -> Request:
         return Request(request.method, request.target, request.headers, request.body, self.call_id(request))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ Header = tuple[bytes, bytes]
 
 _LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _BODILESS: Final = (204, 304)
+_SHORT: Final = 128  # bytes of a header that is remembered
 
 
 class Refused(Exception):
@@ -35,9 +37,12 @@ class Gone(Exception):
 class Incoming:
     """A request; header names are lower case. `parts` are the pieces of the body that have come."""
 
-    __slots__ = ("complete", "expects", "headers", "keep_alive", "method", "parts", "size", "target", "version")
+    __slots__ = (
+        "call", "complete", "expects", "headers", "keep_alive", "method", "parts", "size", "target", "version",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self.call = ""  # the call's id, once somebody has asked for it
         self.method = ""
         self.target = b""
         self.version = "1.1"
@@ -74,7 +79,7 @@ class Reader:
         self._in_head = True
         self._parser = httptools.HttpRequestParser(self)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Raises Refused."""
         if self._in_head:
             self._head += len(data)
@@ -101,6 +106,7 @@ class Reader:
 
     def on_message_begin(self) -> None:
         self.current = Incoming()
+        self._headers = self.current.headers
         self._in_head = True
 
     def on_url(self, url: bytes) -> None:
@@ -108,8 +114,7 @@ class Reader:
         self.current.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        assert self.current is not None
-        self.current.headers.append((name.lower(), value))
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         request = self.current
@@ -119,9 +124,10 @@ class Reader:
         request.keep_alive = self._parser.should_keep_alive()
         self._in_head, self._head = False, 0
         for name, value in request.headers:
-            if name == b"content-length" and int(value) > self._max_body:
-                raise self._too_large()
-            if name == b"expect":
+            if name == b"content-length":
+                if int(value) > self._max_body:
+                    raise self._too_large()
+            elif name == b"expect":
                 if value.lower() != b"100-continue":
                     raise Refused(417, "the only expectation that is met here is 100-continue")
                 request.expects = request.version != "1.0"
@@ -154,15 +160,20 @@ def head(status: int, headers: Iterable[Header], *, length: int | None, close: b
     ValueError."""
     parts = [_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status]
     for name, value in headers:
-        if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name or not name:
-            raise ValueError(f"header {name!r} holds a line break, or is empty")
-        parts.append(b"%b: %b\r\n" % (name, value))
+        parts.append(_line(name, value) if len(value) < _SHORT else _line.__wrapped__(name, value))
     if status not in _BODILESS:
         parts.append(b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length)
     if close:
         parts.append(b"connection: close\r\n")
     parts.append(b"\r\n")
     return b"".join(parts)
+
+
+@lru_cache(maxsize=256)  # code says the same again and again
+def _line(name: bytes, value: bytes) -> bytes:
+    if b"\n" in value or b"\r" in value or b"\n" in name or b"\r" in name or not name:
+        raise ValueError(f"header {name!r} holds a line break, or is empty")
+    return b"%b: %b\r\n" % (name, value)
 
 
 def chunk(data: bytes) -> bytes:
