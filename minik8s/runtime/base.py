@@ -360,7 +360,7 @@ class Runtime(Protocol):
     # -- images
 
     async def image(self, reference: str) -> ImageInfo | None:
-        """The image if it is present under this reference or id."""
+        """The image if it is present under this reference or id. Raises InvalidImageName."""
 
     async def images(self) -> list[ImageInfo]: ...
 

@@ -20,6 +20,7 @@ from minik8s.runtime.reference import parse_reference
 
 class DockerImages(DockerApi):
     async def image(self, reference: str) -> ImageInfo | None:
+        parse_reference(reference)  # the engine's answer to what is none has no kind of its own
         try:
             answer = await self.json("GET", f"images/{reference}/json")
         except NoSuchContainer:

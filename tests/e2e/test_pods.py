@@ -361,10 +361,12 @@ def test_images_that_are_not_there(space: Space) -> None:
         pod("absent", image="minik8s.test/absent:1"),
         pod("never", image="minik8s.test/absent:1", more={"imagePullPolicy": "Never"}),
         pod("wrong", image="No Such Image!"),
+        pod("wronger", image="No:Such:Image"),
     )
     space.until("pod absent", lambda p: _waiting(p) == "ImagePullBackOff", seconds=40)
     space.until("pod never", lambda p: _waiting(p) == "ErrImageNeverPull")
     space.until("pod wrong", lambda p: _waiting(p) == "InvalidImageName")
+    space.until("pod wronger", lambda p: _waiting(p) == "InvalidImageName")
     assert space.events("Failed", name="absent")
 
 

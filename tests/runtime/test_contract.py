@@ -126,6 +126,8 @@ async def test_an_image_that_is_not_there(runtime: Runtime, pod: Pod) -> None:
         await pod.run("true", image="minik8s.test/absent:1")
     with pytest.raises(InvalidImageName, match="couldn't parse image name"):
         await runtime.pull("Not An Image")
+    with pytest.raises(InvalidImageName, match="couldn't parse image name"):
+        await runtime.image("Not:An:Image")
 
 
 async def test_events_tell_a_containers_life(runtime: Runtime, pod: Pod) -> None:
