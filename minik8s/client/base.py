@@ -95,11 +95,6 @@ def _decoder(type: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(type)
 
 
-@functools.cache
-def _list_decoder(type: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(ObjectList[type])
-
-
 class _RawList(Struct):
     metadata: ListMeta = ListMeta()
     items: tuple[msgspec.Raw, ...] = ()
@@ -147,18 +142,14 @@ class Client:
     ) -> ObjectList[T]:
         query = _selectors(labels, fields)
         answer = await self.transport.request("GET", resource.base_path(namespace), query=query)
+        found = _raw_list.decode(answer)
+        if not found.items:  # of most kinds there is nothing when a cluster begins: no decoder is made for them
+            return ObjectList(found.metadata)
         try:
-            found: ObjectList[T] = _list_decoder(view).decode(answer)
-        except msgspec.ValidationError:
-            return self._readable(view, answer)
-        return found
-
-    @staticmethod
-    def _readable(view: type[T], answer: bytes) -> ObjectList[T]:
-        """A list without the objects that cannot be read: one odd object must not blind a component to all others."""
-        raw = _raw_list.decode(answer)
-        items = (_read(view, item) for item in raw.items)
-        return ObjectList(raw.metadata, tuple(item for item in items if item is not None))
+            items = tuple(map(_decoder(view).decode, found.items))
+        except msgspec.ValidationError:  # one odd object must not blind a component to all others
+            items = tuple(item for raw in found.items if (item := _read(view, raw)) is not None)
+        return ObjectList(found.metadata, items)
 
     @asynccontextmanager
     async def watch(
