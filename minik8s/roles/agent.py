@@ -102,7 +102,6 @@ async def agent(config: Config) -> None:
                 activities.append(("address", _follow_address(config, master)))
         if config.hosts_node:
             activities.append(("node", _node(config, identity, master)))
-        _settle()
         await supervise([*activities, ("loop lag", _measure_lag())])
 
 
@@ -131,6 +130,8 @@ async def _dashboard(config: Config, master: Master) -> None:
 
 async def _follow_address(config: Config, master: Master) -> None:
     """Of a master that is no node: a node's own sees to that."""
+    await master.informers.synced()
+    _settle()
     if config.node_ip or config.advertise:
         await asyncio.Event().wait()
 
