@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def _file(name: str) -> bytes:
-    return files("minik8s.api").joinpath(name).read_bytes()
+    return Path(__file__).with_name(name).read_bytes()
 
 
 def _member(number: int) -> bytes:

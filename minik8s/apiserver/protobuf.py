@@ -13,11 +13,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from minik8s import api
 from minik8s.api.errors import BadRequest, UnsupportedMediaType
 from minik8s.api.resource import Json
 from minik8s.clock import rfc3339, rfc3339_micro
@@ -41,7 +42,7 @@ class _Malformed(Exception):
 
 @cache
 def _table() -> dict[str, msgspec.Raw]:
-    data = files("minik8s.api").joinpath("protobuf.json.gz").read_bytes()
+    data = Path(api.__file__).with_name("protobuf.json.gz").read_bytes()
     return msgspec.json.decode(zlib.decompress(data, _GZIP), type=dict[str, msgspec.Raw])
 
 

@@ -17,7 +17,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -58,7 +58,7 @@ def render(table: Table, default: Pair, options: Options) -> Rendered:
 
 def script() -> bytes:
     """run.sh."""
-    return files("minik8s.controllers").joinpath("ingress_run.sh").read_bytes()
+    return Path(__file__).with_name("ingress_run.sh").read_bytes()
 
 
 def _fragments(table: Table) -> dict[str, str]:
