@@ -319,7 +319,10 @@ class Calls:
                 outcome = await self._loader.ensure(replica, revision)
                 if outcome.fault:
                     raise LoadError(f"{revision.name} cannot be loaded: {outcome.fault}")
-            return replica.idle(revision.name) or await replica.connect()
+            link = replica.idle(revision.name) or await replica.connect()
+            if replica.suspect_until:
+                fleet.trust(replica)
+            return link
         except OSError as error:
             fleet.avoid(replica)
             if self._clock() > deadline:

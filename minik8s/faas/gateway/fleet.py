@@ -56,6 +56,10 @@ class Replica:
     def answered(self, revision: str) -> None:
         """It has made a call."""
         self.loaded.add(revision)
+        self.reached()
+
+    def reached(self) -> None:
+        """It takes connections."""
         self._refusals, self.suspect_until = 0, 0.0
 
     # -- connections
@@ -113,14 +117,19 @@ class Replica:
 
 
 def best(replicas: Iterable[Replica], limit: int, now: float) -> Replica | None:
-    """Who gets the next call: the least busy of those with room, on this node rather than elsewhere. Pure."""
+    """Who gets the next call: the least busy of those with room, on this node rather than elsewhere. A pod that took no
+    connection last time comes after all others, and gets one call at a time: that of a lost node may take seconds to
+    refuse it, and nobody else is to wait there. Pure."""
     found: Replica | None = None
+    doubtful: Replica | None = None
     least = limit
     for one in replicas:
-        better = one.in_flight < least or (found is not None and one.in_flight == least and one.own > found.own)
-        if better and one.suspect_until <= now:
+        if one.suspect_until:
+            if one.suspect_until <= now and not one.in_flight:
+                doubtful = doubtful or one
+        elif one.in_flight < least or (found is not None and one.in_flight == least and one.own > found.own):
             found, least = one, one.in_flight
-    return found
+    return found or doubtful
 
 
 class Usage(NamedTuple):
@@ -219,6 +228,11 @@ class Fleet:
     def avoid(self, replica: Replica) -> float:
         """For how many seconds a pod that took no connection gets no calls."""
         return replica.refused(self._clock())
+
+    def trust(self, replica: Replica) -> None:
+        """A pod takes connections again: those who wait may go there, too."""
+        replica.reached()
+        self._grant()
 
     def _grant(self) -> None:
         while self._waiting:

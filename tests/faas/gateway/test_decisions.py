@@ -178,6 +178,33 @@ def test_a_pod_that_refuses_is_left_alone_ever_longer_until_it_answers() -> None
     assert best([one], 1, 0.0) is one
 
 
+def test_a_pod_that_refused_is_tried_by_one_call_when_no_other_has_room() -> None:
+    good, lost = replica("good"), replica("lost")
+    lost.refused(0.0)
+    assert best([lost, good], 2, 9.0) is good
+    good.in_flight = 1
+    assert best([lost, good], 2, 9.0) is good
+    good.in_flight = 2
+    assert best([lost, good], 2, 0.0) is None
+    assert best([lost, good], 2, 9.0) is lost
+    lost.in_flight = 1
+    assert best([lost, good], 2, 9.0) is None
+    lost.reached()
+    assert best([lost, good], 2, 9.0) is lost
+
+
+async def test_who_waits_follows_the_call_that_has_reached_a_pod() -> None:
+    fleet, one = Fleet(asyncio.get_running_loop().time), replica("a")
+    one.refused(-9.0)
+    fleet.put(one)
+    waits = [asyncio.create_task(fleet.wait(2)) for _ in range(2)]
+    assert await waits[0] is one
+    await asyncio.sleep(0)
+    assert not waits[1].done()
+    fleet.trust(one)
+    assert await waits[1] is one
+
+
 async def test_a_load_tells_how_much_is_in_flight_on_average() -> None:
     now = 0.0
     woken: list[float] = []
