@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -30,6 +31,7 @@ class EnvironmentSpec(Struct):
     requirements: Any = ()  # a list of texts once it is admitted
     image: str = ""  # "" = the runtime image of this version
     findLinks: str = ""  # a folder of wheels on nodes
+    indexUrl: str = ""  # a package index (PEP 503) that pods can reach; "" = pip's own
     poolSize: int = 1
 
 
@@ -53,6 +55,7 @@ def environment_hash(spec: EnvironmentSpec) -> str:
     if not spec.requirements and not spec.image:
         return PLAIN
     made_of = [sorted(set(spec.requirements)), spec.image or __version__, spec.findLinks]
+    made_of += [spec.indexUrl] if spec.indexUrl else []
     return hashlib.sha256(msgspec.json.encode(made_of)).hexdigest()[:16]
 
 
@@ -78,7 +81,23 @@ def _validate(environment: Json, old: Json | None) -> list[Cause]:
         causes.append(invalid("spec.image", image, "must not have leading or trailing whitespace"))
     if folder and (not folder.startswith("/") or ".." in folder.split("/") or "\0" in folder):
         causes.append(invalid("spec.findLinks", folder, "must be a folder's absolute path on nodes, without '..'"))
-    return causes
+    return causes + _index_faults(spec.get("indexUrl") or "")
+
+
+def _index_faults(url: str) -> list[Cause]:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = None
+    if url and (not good or not url.isprintable() or " " in url or parts.query or parts.fragment):
+        return [
+            invalid("spec.indexUrl", url, "must be the URL of a package index, such as https://pypi.example/simple/")
+        ]
+    if url and (parts.username is not None or parts.password is not None):
+        return [invalid("spec.indexUrl", f"{parts.scheme}://…@{parts.hostname}/…",
+                        "must not contain a user or password: whoever reads Environments would learn it")]  # fmt: skip
+    return []
 
 
 def _ready(environment: Json, now: float) -> str:

@@ -1,8 +1,9 @@
 """Runs inside the pod that builds an environment, as `python3 -c`: pip's --target, then one rename.
 
 Arguments: the folder to build in, a folder of wheels or "", the requirements (lines), "pinned" where they are the whole
-list of what is to be there. What the pod's last word is (/dev/termination-log) is told in the Environment: the versions
-installed, one a line, or the end of pip's output. It imports nothing of minik8s: the image need not have it.
+list of what is to be there. pip takes its index from PIP_INDEX_URL. What the pod's last word is (/dev/termination-log)
+is told in the Environment: the versions installed, one a line, or the end of pip's output. It imports nothing of
+minik8s: the image need not have it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def install(part: Path, wheels: str, requirements: str, pinned: str) -> int:
         file.flush()
         command = [sys.executable, "-m", "pip", "install", "--target", str(part), "--no-input", "--no-cache-dir",
                    "--disable-pip-version-check", "--root-user-action", "ignore", "-r", file.name]  # fmt: skip
-        command += ["--no-index", "--find-links", wheels] if wheels else []
+        command += ["--find-links", wheels] if wheels else []
+        command += ["--no-index"] if wheels and not os.environ.get("PIP_INDEX_URL") else []
         command += ["--no-deps"] if pinned else []
         lines: list[str] = []
         pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from minik8s.api.kinds.environment import PLAIN, Environment, EnvironmentSpec, environment_hash
 from minik8s.api.resource import Json
@@ -22,6 +23,7 @@ HASH_LABEL: Final = "faas.minik8s.io/environment"  # of Jobs that build one, and
 NODE_ANNOTATION: Final = "faas.minik8s.io/node"  # of such a Job: for which node; "": the first, for any
 TRIES = 1  # of a build: pip itself tries again what a network may have lost
 TIME_LIMIT = 1800  # seconds of a build
+INDEX: Final = "PIP_INDEX_URL"
 SCRIPT: Final = Path(__file__).with_name("build_script.py")
 
 
@@ -92,6 +94,7 @@ def _pod(spec: EnvironmentSpec, folder: str, image: str, node: str, pins: Sequen
         "args": [TARGET, WHEELS if spec.findLinks else "", "\n".join(pins or spec.requirements),
                  "pinned" if pins else ""],
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        "env": _index(spec.indexUrl),
         "volumeMounts": [{"name": "target", "mountPath": TARGET}],
     }  # fmt: skip
     pod: Json = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container],
@@ -103,3 +106,12 @@ def _pod(spec: EnvironmentSpec, folder: str, image: str, node: str, pins: Sequen
         pod["nodeSelector"] = {"kubernetes.io/hostname": node}
         pod["tolerations"] = [{"operator": "Exists"}]
     return pod
+
+
+def _index(url: str) -> list[Json]:
+    """Variables that pip takes its index from. Who asks for plain HTTP has decided to trust that host."""
+    if not url:
+        return []
+    parts = urlsplit(url)
+    trusted = [{"name": "PIP_TRUSTED_HOST", "value": parts.netloc}] if parts.scheme == "http" else []
+    return [{"name": INDEX, "value": url}, *trusted]
