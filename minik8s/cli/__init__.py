@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "api-resources": ("read", "api_resources", "List the kinds that the server knows."),
     "wait": ("wait", "wait", "Wait for a condition."),
     "apply": ("write", "apply", "Make objects as a file says."),
-    "create": ("write", "create", "Create objects from a file."),
+    "create": ("create", "create", "Create objects from a file, or from a few words."),
     "delete": ("delete", "delete", "Delete objects by name, label or file."),
     "edit": ("edit", "edit", "Change an object in your editor."),
     "patch": ("write", "patch", "Change fields of an object."),
@@ -62,6 +62,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "cfg": ("nodes", "cfg", "Show and change settings of the running cluster."),
 }
 
+KUBECTLS_OWN = (
+    "api-versions", "auth", "certificate", "cluster-info", "config", "cp", "debug", "diff", "explain", "expose",
+    "kustomize", "proxy", "replace", "set",
+)  # fmt: skip
 
 CHOOSING = ("-n", "--namespace", "-s", "--server", "--kubeconfig", "--context", "--token")  # a cluster, and where in it
 
@@ -96,6 +100,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            if args[0] in KUBECTLS_OWN:  # and "set" is not meant to be "reset"
+                ctx.fail(f'there is no "{args[0]}" here: take kubectl, which works with this cluster, too')
             ctx.fail(unknown("command", args[0], list(COMMANDS)))
         return super().resolve_command(ctx, args)
 

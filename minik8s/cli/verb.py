@@ -17,6 +17,7 @@ from minik8s.api.errors import StatusError
 from minik8s.cli.connection import Choice, Cluster
 
 F = TypeVar("F", bound=Callable[..., Any])
+AFTER_DASHES = "minik8s.after_dashes"
 TRUE, FALSE = ("true", "1", "t"), ("false", "0", "f")
 
 
@@ -33,6 +34,7 @@ class Verb(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
+        ctx.meta[AFTER_DASHES] = args[end + 1 :]
         known = {name: p for p in self.params if isinstance(p, click.Option) for name in p.opts}
         rewritten = [word for arg in args[:end] for word in _rewrite(arg, known)]
         return super().parse_args(ctx, rewritten + args[end:])
@@ -52,6 +54,12 @@ def _rewrite(arg: str, known: dict[str, click.Option]) -> list[str]:
             return list(option.secondary_opts[:1])
         raise click.BadParameter(f'"{value}" is neither true nor false', param_hint=name)
     return [arg]
+
+
+def after_dashes() -> list[str]:
+    """The words behind `--` of the command that runs; its arguments end with them."""
+    found: list[str] = click.get_current_context().meta.get(AFTER_DASHES, [])
+    return found
 
 
 def verb(name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Verb]:

@@ -1,4 +1,4 @@
-"""Verbs that write: apply, create, patch, label, annotate."""
+"""Verbs that write: apply, patch, label, annotate; and what all of them share."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Writing:
 
 def told_error(error: StatusError, target: Target, doing: str) -> str:
     """The line about a refused object; where a field of the file is meant, with file, line and column."""
-    if target.manifest is None:
+    if target.manifest is None or not target.manifest.source:  # made of words
         return explain(error)
     fields = [cause.field for cause in getattr(error, "causes", ())] or UNKNOWN_FIELD.findall(error.message)
     place = target.manifest.where(fields[0]) if fields else target.manifest.source
@@ -121,7 +121,7 @@ def need_files(filenames: Sequence[str]) -> None:
         raise click.ClickException("say what: -f FILE, a folder, a URL, or - for standard input")
 
 
-# -- apply and create
+# -- apply
 
 
 @verb()
@@ -249,48 +249,6 @@ class Applying:
         if not self.writing.query.get("dryRun"):
             delete_and_wait(self.writing.cluster, self.target, {"gracePeriodSeconds": 0})
         return self.wire.send("POST", self.target.kind.path(self.target.namespace), self.wanted, self.writing.query)
-
-
-@verb()
-@files_option
-@recursive_option
-@output_option
-@dry_run_option
-@validate_option
-@click.option("--save-config", is_flag=True, help="Leave what apply needs to go on from here.")
-@click.argument("words", metavar="[namespace NAME]", nargs=-1)
-def create(
-    cluster: Cluster, words: tuple[str, ...], filenames: tuple[str, ...], recursive: bool, output: str, dry_run: str,
-    validate: str, save_config: bool,
-) -> None:  # fmt: skip
-    """Create the objects of files; also `create namespace NAME`."""
-    from minik8s.cli.apply import with_annotation
-
-    writing = Writing(cluster, output=output, dry_run=dry_run, validate=validate)
-    if words:
-        _create_namespace(writing, words)
-        return
-    need_files(filenames)
-
-    def act(target: Target) -> None:
-        assert target.manifest is not None
-        obj = with_annotation(target.manifest.obj) if save_config else target.manifest.obj
-        if dry_run != "client":
-            obj = cluster.wire.send("POST", target.kind.path(target.namespace), obj, writing.query)
-        writing.told(target, obj, "created")
-
-    writing.each(targets.from_files(cluster, filenames, recursive=recursive), act, "creating")
-
-
-def _create_namespace(writing: Writing, words: Sequence[str]) -> None:
-    if len(words) != 2 or words[0] not in ("namespace", "namespaces", "ns"):
-        raise click.ClickException('create takes -f FILE, or the words "namespace NAME"')
-    (target,) = targets.parse(writing.cluster, words)
-    obj: Json = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": words[1]}}
-    if writing.dry_run != "client":
-        obj = writing.cluster.wire.send("POST", target.kind.path(), obj, writing.query)
-    writing.told(target, obj, "created")
-    writing.finish()
 
 
 # -- patch, label, annotate
