@@ -9,7 +9,7 @@ from manifests_text import CONFIG, POD, WEB
 
 def test_unknown_command_and_option(cli: Cli) -> None:
     assert cli.fails("gte", "pods") == 'error: unknown command "gte", did you mean "get"? (see: minik8s --help)'
-    assert cli.fails("set", "image", "deploy/web", "web=web:2").startswith('error: there is no "set" here: take kubectl')
+    assert cli.fails("set", "image", "deploy/web").startswith('error: there is no "set" here: take kubectl')
     assert "--selctor" in cli.fails("get", "pods", "--selctor=a=b")
     assert "--for" in cli.fails("wait", "pod/x")
 
