@@ -13,15 +13,15 @@ class Body:
 
     __slots__ = ("_chunks", "_error", "_full", "_stopped", "_waiter", "ended", "received", "waiting")
 
-    def __init__(self, full: Callable[[bool], None]) -> None:
+    def __init__(self, full: Callable[[bool], None], whole: bytes | None = None) -> None:
+        """`whole`: all of it, where that is here from the beginning."""
         self._full = full
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes] = [whole] if whole else []
         self._stopped = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self.waiting = 0  # bytes
-        self.received = 0  # bytes in all
-        self.ended = False
+        self.waiting = self.received = len(whole) if whole else 0  # bytes; and in all
+        self.ended = whole is not None
 
     # -- for the feeder
 
@@ -87,3 +87,6 @@ class Body:
                 raise ValueError(f"more than {limit} bytes")
             pieces.append(piece)
         return b"".join(pieces)
+
+
+NOTHING = Body(lambda stopped: None, b"")  # for what is a head alone

@@ -18,7 +18,8 @@ from minik8s.apiserver.http_connections import Connections
 from minik8s.apiserver.http_deadline import Deadline
 from minik8s.apiserver.http_valve import Valve
 from minik8s.faas.gateway import wire
-from minik8s.faas.gateway.body import Body
+from minik8s.faas.gateway.body import NOTHING, Body
+from minik8s.faas.gateway.heads import SMALL, Heads
 from minik8s.faas.gateway.wire import Asked
 
 WHOLE = 64 * 1024  # bytes of a body that is waited for
@@ -48,6 +49,7 @@ class Clients(Connections["Inbound"]):
         super().__init__()
         self.serve = serve
         self.refused = refused  # an error as an answer, after which the connection ends
+        self.heads: Heads[Asked] = Heads()
         self.closing = False
         self._empty: asyncio.Future[None] | None = None
 
@@ -80,7 +82,7 @@ class Inbound(asyncio.BufferedProtocol):
     """One client."""
 
     __slots__ = (
-        "_asked", "_body", "_clients", "_deadline", "_deaf", "_dry", "_fault", "_idle", "_lines",
+        "_asked", "_begun", "_body", "_clients", "_deadline", "_deaf", "_dry", "_fault", "_idle", "_lines", "_midway",
         "_parser", "_peer", "_pending", "_queue", "_reading", "_secure", "_stopped", "_target", "_task", "_valve",
         "began", "transport",
     )  # fmt: skip
@@ -101,6 +103,8 @@ class Inbound(asyncio.BufferedProtocol):
         self._pending: Asked | None = None  # its head is here; it is not in the queue yet
         self._body: Body | None = None  # that is being read
         self._dry = 0
+        self._midway = False  # a part of a request is in the parser
+        self._begun = b""  # what begins with the request whose head is being parsed; empty where that is not known
         self._fault: StatusError | None = None  # why we have stopped the parser
         self._deaf = False  # what still comes is no request
         self._stopped = False  # a body has to wait for its reader
@@ -178,9 +182,16 @@ class Inbound(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._deaf:
             return
+        data: bytes | memoryview = self._clients.buffer[:nbytes]
+        if not self._midway and nbytes <= SMALL:
+            self._begun = data = bytes(data)
+            known = self._clients.heads.whole(data)
+            if known is not None:
+                self._asks_again(*known)
+                return
         self._dry += nbytes
         try:
-            self._parser.feed_data(self._clients.buffer[:nbytes])
+            self._parser.feed_data(data)
         except HttpParserUpgrade:  # to what we do not speak: it was a request like any other, and the last
             self._deaf = True
         except HttpParserError as error:
@@ -190,6 +201,13 @@ class Inbound(asyncio.BufferedProtocol):
             self._refuse(BadRequest(f"the head of the request is larger than {MAX_HEAD} bytes"))
         if self._pending is not None and (self._pending.length is None or self._pending.length > WHOLE):
             self._enqueue(self._pending)
+        self._begun = b""
+        self._regulate()
+
+    def _asks_again(self, asked: Asked, body: bytes) -> None:
+        again = asked.again(Body(self._full, body))
+        again.peer, again.secure = self._peer, self._secure
+        self._enqueue(again)
         self._regulate()
 
     def eof_received(self) -> bool:
@@ -205,6 +223,7 @@ class Inbound(asyncio.BufferedProtocol):
 
     def on_message_begin(self) -> None:
         self._dry = 0
+        self._midway = True
         self._target, self._lines = b"", []
         if not self.busy:
             self._deadline.within(HEAD_TIMEOUT)
@@ -229,6 +248,10 @@ class Inbound(asyncio.BufferedProtocol):
             raise
         asked.peer, asked.secure = self._peer, self._secure
         self._body = asked.body = Body(self._full)
+        if self._begun and asked.usual:
+            asked.onward = wire.onward(asked, known=False)
+            self._clients.heads.learn(self._begun, asked.again(NOTHING))
+            self._begun = b""  # what else is in there begins elsewhere
         self._pending, self._dry = asked, 0
         self._lines = []  # of trailers, which nobody needs
         if asked.expects and asked.length is not None and asked.length <= WHOLE and not self.busy:
@@ -242,6 +265,7 @@ class Inbound(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         body, self._body = self._body, None
         self._dry = 0
+        self._midway, self._begun = False, b""
         if body is not None:
             body.end()
         if self._pending is not None:

@@ -15,7 +15,8 @@ from minik8s.api.errors import RequestEntityTooLarge
 from minik8s.apiserver.http_deadline import Deadline
 from minik8s.apiserver.http_valve import Valve
 from minik8s.faas.gateway import wire
-from minik8s.faas.gateway.body import Body
+from minik8s.faas.gateway.body import NOTHING, Body
+from minik8s.faas.gateway.heads import SMALL, Heads
 from minik8s.faas.gateway.wire import Answer, Sent
 
 CONNECT_TIMEOUT = 2.0  # seconds
@@ -35,13 +36,14 @@ class Overdue(Exception):
 
 
 _buffer = memoryview(bytearray(READ))  # shared: each connection is read, and what was read parsed, in one go
+_heads: Heads[Answer] = Heads()  # shared, too
 
 
 class Link(asyncio.BufferedProtocol):
     """One connection to a pod."""
 
     __slots__ = (
-        "_alone", "_answer", "_answered", "_body", "_deadline", "_lines", "_parser", "_reading",
+        "_alone", "_answer", "_answered", "_begun", "_body", "_deadline", "_lines", "_midway", "_parser", "_reading",
         "_seconds", "_sending", "_valve", "closed", "idle_since", "transport",
     )  # fmt: skip
 
@@ -55,6 +57,8 @@ class Link(asyncio.BufferedProtocol):
         self._answered: asyncio.Future[Answer] | None = None
         self._answer: Answer | None = None  # whose body is being read
         self._body: Body | None = None
+        self._midway = False  # a part of an answer is in the parser
+        self._begun = b""  # what begins with the answer whose head is being parsed; empty where that is not known
         self._alone = False  # the answer is a head alone, whatever it says of a length
         self._reading = True
         self._valve = Valve()
@@ -166,11 +170,23 @@ class Link(asyncio.BufferedProtocol):
         if self._answered is None and self._body is None:  # nothing was asked: the runtime says farewell, or errs
             self.abort()
             return
+        data: bytes | memoryview = _buffer[:nbytes]
+        if not self._midway and not self._alone and nbytes <= SMALL:
+            self._begun = data = bytes(data)
+            known = _heads.whole(data)
+            if known is not None:
+                self._answers_again(*known)
+                return
         try:
-            self._parser.feed_data(_buffer[:nbytes])
+            self._parser.feed_data(data)
         except HttpParserError as error:
             self._fail(Lost(f"the pod's answer is no HTTP: {' '.join(str(error).split())[:200]}"))
             self.abort()
+
+    def _answers_again(self, answer: Answer, body: bytes) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(answer.again(Body(self._full, body)))
+        self._answered = None
 
     def pause_writing(self) -> None:
         self._valve.shut()
@@ -181,6 +197,7 @@ class Link(asyncio.BufferedProtocol):
     # -- called by the parser
 
     def on_message_begin(self) -> None:
+        self._midway = True
         self._lines = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -196,6 +213,9 @@ class Link(asyncio.BufferedProtocol):
         answer = self._answer = Answer(status, self._lines, self._body)
         answer.keep_alive = self._parser.should_keep_alive()
         self._lines = []
+        if self._begun and answer.usual:
+            _heads.learn(self._begun, answer.again(NOTHING))
+        self._begun = b""
         if self._alone:  # the parser would wait for the body whose length the head tells
             answer.keep_alive = False
             self._complete()
@@ -210,6 +230,7 @@ class Link(asyncio.BufferedProtocol):
             self._body.feed(data)
 
     def on_message_complete(self) -> None:
+        self._midway, self._begun = False, b""
         if self._answer is not None:
             self._complete()
 

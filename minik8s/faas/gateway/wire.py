@@ -40,8 +40,8 @@ class Asked:
     """A request. `lines` are those that go on, `noted` (lower case names) those that do not; `path` is as on the wire.
     `length`: of the body in bytes, None for chunks."""
 
-    __slots__ = ("body", "expects", "keep_alive", "length", "lines", "method", "modern", "noted", "path", "peer",
-                 "query", "secure")  # fmt: skip
+    __slots__ = ("body", "expects", "keep_alive", "length", "lines", "method", "modern", "noted", "onward", "path",
+                 "peer", "query", "secure")  # fmt: skip
 
     def __init__(self, method: bytes, target: bytes, *, modern: bool) -> None:
         self.method = method
@@ -57,6 +57,22 @@ class Asked:
         self.body: Body
         self.peer = b""  # the client's address
         self.secure = False
+        self.onward = b""  # `onward` of it, where that was asked before
+
+    def again(self, body: Body) -> Asked:
+        """A request with the same head, on the same connection or another one."""
+        new = Asked.__new__(Asked)
+        new.method, new.path, new.query, new.modern = self.method, self.path, self.query, self.modern
+        new.lines, new.noted, new.length, new.onward = self.lines, self.noted, self.length, self.onward
+        new.keep_alive, new.expects, new.body = True, False, body
+        new.peer, new.secure = self.peer, self.secure
+        return new
+
+    @property
+    def usual(self) -> bool:
+        """Its head may come again, and says all that there is to know of where it ends. With a trace it will not."""
+        noted = self.noted
+        return self.keep_alive and self.length is not None and not self.expects and b"traceparent" not in noted
 
     @property
     def asynchronous(self) -> bool:
@@ -132,22 +148,25 @@ class Sent(NamedTuple):
     length: int | None  # of the body; None for chunks
 
 
-def passed_on(asked: Asked, target: str, trace: Trace, body: bytes | Body) -> Sent:
-    """The client's request as a pod gets it, all but `Minik8s-Revision`."""
+def onward(asked: Asked, *, known: bool) -> bytes:
+    """The lines that go on, and such as are the same for all requests with this head. `known`: its trace goes on."""
     noted = asked.noted
     host = noted.get(b"host", b"")
     forwarded = noted.get(b"x-forwarded-for")
-    peer = asked.peer if forwarded is None else b"%s, %s" % (forwarded, asked.peer)
     scheme = noted.get(b"x-forwarded-proto") or (b"https" if asked.secure else b"http")
     shown = noted.get(b"x-forwarded-host", host)
-    lines = b"".join([b"%s: %s\r\n" % line for line in asked.lines if trace.known or line[0].lower() != b"tracestate"])
-    own = b"Host: %s\r\nX-Forwarded-For: %s\r\nX-Forwarded-Host: %s\r\nX-Forwarded-Proto: %s\r\ntraceparent: %s\r\n" % (
-        host, peer, shown, scheme, trace.parent,
-    )  # fmt: skip
+    lines = b"".join([b"%s: %s\r\n" % line for line in asked.lines if known or line[0].lower() != b"tracestate"])
+    own = b"Host: %s\r\nX-Forwarded-Host: %s\r\nX-Forwarded-Proto: %s\r\n" % (host, shown, scheme)
+    return b"%s%sX-Forwarded-For: %s" % (own, lines, b"" if forwarded is None else forwarded + b", ")
+
+
+def passed_on(asked: Asked, target: str, trace: Trace, body: bytes | Body) -> Sent:
+    """The client's request as a pod gets it, all but `Minik8s-Revision`."""
+    lines = asked.onward or onward(asked, known=trace.known)
     path = target.encode("latin-1")
     whole = path + b"?" + asked.query if asked.query else path
     length = len(body) if isinstance(body, bytes) else asked.length
-    return Sent(asked.method, whole, own + lines, body, length)
+    return Sent(asked.method, whole, b"%s%s\r\ntraceparent: %s\r\n" % (lines, asked.peer, trace.parent), body, length)
 
 
 def invoked(asked: Asked, trace: Trace, params: bytes) -> Sent:
@@ -175,7 +194,7 @@ def request_bytes(sent: Sent, marks: bytes) -> bytes:
 class Answer:
     """What a pod has answered. `length` None: until its end, however that is said."""
 
-    __slots__ = ("body", "chunked", "error", "invoke", "keep_alive", "length", "lines", "runtime", "status")
+    __slots__ = ("body", "chunked", "error", "head", "invoke", "keep_alive", "length", "runtime", "status")
 
     def __init__(self, status: int, lines: Sequence[Line], body: Body) -> None:
         self.status = status
@@ -183,11 +202,11 @@ class Answer:
         self.length: int | None = None
         self.chunked = False
         self.runtime = self.invoke = self.error = b""
-        passed: list[Line] = []
+        passed = [status_line(status)]
         for line in lines:
             name = line[0].lower()
             if name not in _NOT_ANSWERED:
-                passed.append(line)
+                passed.append(b"%s: %s\r\n" % line)
                 if name == b"minik8s-error":
                     self.error = line[1]
             elif name == b"content-length":
@@ -198,22 +217,36 @@ class Answer:
                 self.runtime = line[1]
             elif name == b"minik8s-invoke":
                 self.invoke = line[1]
-        self.lines = passed
+        self.head = b"".join(passed)  # what of it goes on
         self.keep_alive = True
+
+    def again(self, body: Body) -> Answer:
+        """An answer with the same head."""
+        new = Answer.__new__(Answer)
+        new.status, new.head, new.length, new.chunked = self.status, self.head, self.length, self.chunked
+        new.runtime, new.invoke, new.error = self.runtime, self.invoke, self.error
+        new.keep_alive, new.body = True, body
+        return new
+
+    @property
+    def usual(self) -> bool:
+        """Its head may come again, and says all that there is to know of where it ends."""
+        return self.keep_alive and self.length is not None and not self.chunked and self.status not in BODYLESS
 
 
 def answer_head(answer: Answer, asked: Asked, call: bytes, length: int | None) -> bytes:
     """The head of an answer to a client; `length` None: chunks, or all until the connection is closed."""
-    lines = [b"%s: %s\r\n" % line for line in answer.lines]
     if length is not None and answer.status not in BODYLESS:
-        lines.append(b"Content-Length: %d\r\n" % length)
+        framing = b"Content-Length: %d\r\n" % length
     elif length is None and asked.modern:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+        framing = b"Transfer-Encoding: chunked\r\n"
+    else:
+        framing = b""
     if not asked.keep_alive:
-        lines.append(b"Connection: close\r\n")
+        framing += b"Connection: close\r\n"
     elif not asked.modern:
-        lines.append(b"Connection: keep-alive\r\n")
-    return b"%s%sMinik8s-Call: %s\r\n\r\n" % (status_line(answer.status), b"".join(lines), call)
+        framing += b"Connection: keep-alive\r\n"
+    return b"%s%sMinik8s-Call: %s\r\n\r\n" % (answer.head, framing, call)
 
 
 def own_answer(status: int, body: bytes, asked: Asked | None, *, more: Iterable[Line] = ()) -> bytes:
