@@ -56,7 +56,10 @@ class Object(Struct):
     @property
     def controller(self) -> OwnerReference | None:
         """The owner that manages this object, if it has one."""
-        return next((ref for ref in self.metadata.ownerReferences if ref.controller), None)
+        for reference in self.metadata.ownerReferences:  # no generator: half a dozen controllers ask of every pod
+            if reference.controller:
+                return reference
+        return None
 
     @property
     def deleting(self) -> bool:
@@ -107,7 +110,10 @@ Json = dict[str, Any]
 
 
 def condition(conditions: tuple[Condition, ...], type: str) -> Condition | None:
-    return next((c for c in conditions if c.type == type), None)
+    for each in conditions:  # no generator: it is asked of every pod, before and after every change
+        if each.type == type:
+            return each
+    return None
 
 
 def is_true(conditions: tuple[Condition, ...], type: str) -> bool:

@@ -19,6 +19,7 @@ from minik8s.api.resource import Json
 from minik8s.apiserver import naming
 from minik8s.apiserver.admission import EVERYTHING, Operation, Step
 from minik8s.apiserver.auth import NODE_PREFIX, NODES, User
+from minik8s.store.base import Record
 from minik8s.store.watch_cache import WatchCache
 
 KEPT = 256  # decoded objects; one is five times its JSON, and a thousand nodes come by with every heartbeat
@@ -48,6 +49,7 @@ class Head:
     def __init__(self, cache: WatchCache) -> None:
         self._cache = cache
         self._known: dict[str, tuple[int, Json]] = {}
+        self._lists: dict[str, tuple[list[Record], list[Json]]] = {}
 
     def get(self, key: str) -> Json | None:
         record = self._cache.get(key)
@@ -63,7 +65,13 @@ class Head:
         return known[1]
 
     def list(self, prefix: str) -> Iterable[Json]:
-        return [obj for record in self._cache.list(prefix)[0] if (obj := self.get(record.key)) is not None]
+        """All below a folder, of which there should be few."""
+        records = self._cache.list(prefix)[0]
+        known = self._lists.get(prefix)
+        if known is None or known[0] != records:
+            found = [obj for record in records if (obj := self.get(record.key)) is not None]
+            known = self._lists[prefix] = (records, found)
+        return known[1]
 
 
 def _refuse(op: Operation, why: str, **details: object) -> Forbidden:

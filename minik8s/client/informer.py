@@ -181,15 +181,17 @@ class Informer(Generic[T]):
 
     def _index(self, name: str, key: str, old: T | None, new: T | None) -> None:
         values, entries = self._indexes[name]
-        if old is not None:
-            for value in values(old):
+        before = tuple(values(old)) if old is not None else ()
+        after = tuple(values(new)) if new is not None else ()
+        if before != after:  # most news leave an object where it is
+            for value in before:
                 bucket = entries.get(value)
                 if bucket is not None:
                     bucket.pop(key, None)
                     if not bucket:
                         del entries[value]
         if new is not None:
-            for value in values(new):
+            for value in after:
                 entries.setdefault(value, {})[key] = new
 
     def _advance(self, version: str) -> None:

@@ -31,13 +31,19 @@ class PodFollower(Controller):
         super().__init__(client, informers)
         self._services = informers.of(Service)
         self._pods = informers.of(Pod)
+        self._managed: dict[str, dict[str, Service]] = {}  # by namespace and key: those whose endpoints are found here
         self._selected: dict[str, set[str]] = {}  # Service's key -> its pods' keys
         self._looked: dict[str, float] = {}  # Service's key -> when it was looked at, by the loop's clock
         self._services.on_change(self._service_changed)
         self._pods.on_change(self._pod_changed)
 
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
-        key = (new or old or Service()).key
+        service = new or old or Service()
+        key, managed = service.key, self._managed.setdefault(service.metadata.namespace, {})
+        if new is not None and is_managed(new):
+            managed[key] = new
+        else:
+            managed.pop(key, None)
         if new is None:
             self._selected.pop(key, None)
             self._looked.pop(key, None)
@@ -47,20 +53,20 @@ class PodFollower(Controller):
         self.queue.add(key)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        if old is not None and new is not None and facts(old) == facts(new):
-            return
         pod = new or old
         assert pod is not None
-        for service in self._services.list(pod.metadata.namespace):
-            selected = self._selected.get(service.key, set())
-            was = pod.key in selected
-            if new is not None and is_managed(service) and selects_pod(service, new):
+        managed = self._managed.get(pod.metadata.namespace)
+        if not managed or (old is not None and new is not None and facts(old) == facts(new)):
+            return
+        for key, service in managed.items():
+            selected = self._selected[key]
+            if new is not None and selects_pod(service, new):
                 selected.add(pod.key)
-            elif was:
+            elif pod.key in selected:
                 selected.discard(pod.key)
             else:
                 continue
-            self.soon(service.key)
+            self.soon(key)
 
     def soon(self, key: str) -> None:
         """Look again, after a while if it has just been looked at."""

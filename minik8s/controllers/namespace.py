@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from minik8s.api.errors import StatusError
+from minik8s.api.kinds.event import Event
 from minik8s.api.kinds.namespace import Namespace, NamespaceStatus
 from minik8s.api.meta import Condition, Json, Object
 from minik8s.api.resource import Resource
@@ -70,7 +71,8 @@ class NamespaceController(Controller):
         self._namespaces = informers.of(Namespace)
         self._namespaces.on_change(self._namespace_changed)
         for resource in self._kinds():
-            self._follow(informers.metadata(resource))
+            if resource.type is not Event:  # they are many, hold nothing up, and nobody else keeps a copy of them
+                self._follow(informers.metadata(resource))
 
     def _follow(self, informer: Informer[Object]) -> None:
         informer.on_change(lambda old, new: self._content_changed(informer, old, new))

@@ -59,7 +59,7 @@ class PodControl:
         pods.on_change(self._seen)
 
     def _seen(self, old: Pod | None, new: Pod | None) -> None:
-        if new is None or new.deleting:
+        if self._going and (new is None or new.deleting):
             self._going.discard((new or old or Pod()).metadata.uid)
 
     def is_going(self, pod: Pod) -> bool:

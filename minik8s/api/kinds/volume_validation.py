@@ -55,11 +55,13 @@ def _volume_source(volume: Json, path: str) -> Iterator[Cause]:
     if volume.get("secret") is not None and not volume["secret"].get("secretName"):
         yield required(f"{path}.secret.secretName")
     for kind in ITEM_SOURCES:
-        yield from _items(kind, volume.get(kind) or {}, f"{path}.{kind}")
+        if volume.get(kind):
+            yield from _items(kind, volume[kind], f"{path}.{kind}")
     for index, source in enumerate((volume.get("projected") or {}).get("sources") or ()):
         here = f"{path}.projected.sources[{index}]"
         for kind in ITEM_SOURCES:
-            yield from _items(kind, source.get(kind) or {}, f"{here}.{kind}")
+            if source.get(kind):
+                yield from _items(kind, source[kind], f"{here}.{kind}")
         token = source.get("serviceAccountToken")
         if token is not None:
             yield from _target(token.get("path", ""), f"{here}.serviceAccountToken.path")
