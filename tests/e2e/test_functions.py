@@ -8,7 +8,10 @@ import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPConnection, HTTPResponse
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -206,9 +209,25 @@ def test_called_by_the_clock(faas: Faas) -> None:
     until(lambda: "report for all" in faas.m("func", "logs", "nightly").out)
 
 
+@contextmanager
+def index(folder: Path, faas: Faas) -> Iterator[str]:
+    """A package index of static files (PEP 503: a page of links for each package) where pods reach it; its URL."""
+    for package in folder.iterdir():
+        links = (f'<a href="{wheel.name}">{wheel.name}</a>\n' for wheel in package.glob("*.whl"))
+        (package / "index.html").write_text("<!DOCTYPE html>\n" + "".join(links))
+    (node,) = faas.space.get("nodes")
+    address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+    with ThreadingHTTPServer(("", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://{address}:{server.server_address[1]}/"
+        finally:
+            server.shutdown()
+
+
 def test_requirements_are_installed_once(faas: Faas, tmp_path: Path) -> None:
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
+    wheels = tmp_path / "index" / "greeting"
+    wheels.mkdir(parents=True)
     info = "greeting-1.0.dist-info"
     with zipfile.ZipFile(wheels / "greeting-1.0-py3-none-any.whl", "w") as made:
         made.writestr("greeting.py", "WORDS = 'good morning'\n")
@@ -219,7 +238,20 @@ def test_requirements_are_installed_once(faas: Faas, tmp_path: Path) -> None:
     faas.m("apply", "-f", "-", stdin=text)
     broken = {"apiVersion": "faas.minik8s.io/v1", "kind": "Environment", "metadata": {"name": "broken"},
               "spec": {"requirements": ["absent>=9"], "findLinks": str(wheels), "poolSize": 0}}  # fmt: skip
-    faas.space.apply(broken)
+    with index(tmp_path / "index", faas) as url:
+        indexed, unknown = ({"apiVersion": "faas.minik8s.io/v1", "kind": "Environment", "metadata": {"name": name},
+                             "spec": {"requirements": requirements, "indexUrl": url, "poolSize": 0}}
+                            for name, requirements in (("indexed", ["greeting"]), ("unknown", ["absent"])))  # fmt: skip
+        code = "import greeting\n\ndef main(params):\n    return greeting.WORDS\n"
+        caller = {"apiVersion": "faas.minik8s.io/v1", "kind": "Function", "metadata": {"name": "from-index"},
+                  "spec": {"environment": "indexed", "code": {"inline": code}}}  # fmt: skip
+        faas.space.apply(broken, indexed, unknown, caller)
+        faas.ready("from-index", seconds=60)
+        lost = faas.space.until(
+            "environment.faas.minik8s.io unknown", lambda e: _reason(e) == "BuildFailed", seconds=40
+        )
+    assert "No matching distribution found for absent" in _ready(lost)["message"]
+    assert faas.call("from-index", {}) == (200, "good morning")
     faas.ready("greeter", seconds=60)
     assert faas.call("greeter", {"name": "all"}) == (200, {"said": "good morning all"})
     built = faas.space.get("environment.faas.minik8s.io", "greetings")["status"]
