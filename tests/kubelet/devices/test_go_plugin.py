@@ -22,10 +22,13 @@ LIBRARIES = Path("/usr/share/gocode")
 HERE = Path(__file__).parent / "goplugin"
 TOOLS = ("go", "protoc", "protoc-gen-go")
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, TOOLS)) or not (LIBRARIES / "src/google.golang.org/grpc").exists(),
-    reason="needs Go with grpc and protobuf from Debian's packages",
-)
+pytestmark = [
+    pytest.mark.timeout(600),  # a machine that has never compiled Go's library does it now
+    pytest.mark.skipif(
+        not all(map(shutil.which, TOOLS)) or not (LIBRARIES / "src/google.golang.org/grpc").exists(),
+        reason="needs Go with grpc and protobuf from Debian's packages",
+    ),
+]
 
 
 def build(folder: Path) -> Path:
