@@ -20,7 +20,7 @@ from minik8s.client.controller import Controller
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.clock import Clock, rfc3339
-from minik8s.controllers.job_indexes import free, index_of, indexed_pod, is_indexed, show
+from minik8s.controllers.job_indexes import counts_per_index, free, index_of, indexed_pod, is_indexed, show
 from minik8s.controllers.job_plan import (
     TRACKING,
     Tally,
@@ -28,6 +28,8 @@ from minik8s.controllers.job_plan import (
     backoff_in,
     deadline_in,
     expires_in,
+    failures_of,
+    index_backoffs,
     is_over,
     replaces_failed_only,
     tally,
@@ -138,9 +140,11 @@ class JobController(Controller):
 
     async def _advance(self, job: Job) -> float | None:
         pods = owned(self._pods, job)
-        known = tally(job, pods)
+        known = tally(job, pods, over=job.deleting)
         now = self._clock()
         decided = verdict(job, known, now) if not job.deleting else None
+        if decided is not None:
+            known = tally(job, pods, over=True)
         job = await self._note(job, known, decided)
         if known.settled:
             await self._untrack(known.settled)
@@ -174,6 +178,8 @@ class JobController(Controller):
                 conditions, _condition(decided.type, "True", decided.reason, decided.message), now
             )
         indexed = {"completedIndexes": show(known.indexes)} if is_indexed(job) else {}
+        if counts_per_index(job):
+            indexed["failedIndexes"] = show(known.failed_indexes)
         counted = msgspec.structs.replace(
             status,
             active=len(known.active),
@@ -222,21 +228,24 @@ class JobController(Controller):
             missing -= len(known.terminating)
         if missing <= 0:
             return None
-        wait = backoff_in(pods, self._clock())
-        if wait > 0:
+        waits: dict[int, float] = {}
+        if counts_per_index(job):
+            waits = index_backoffs(job, known, self._clock())
+        elif (wait := backoff_in(pods, self._clock())) > 0:
             return wait
-        outcome = await self._control.create(job, await self._documents(job, known, min(missing, BURST)))
+        documents = await self._documents(job, known, min(missing, BURST), late=set(waits))
+        outcome = await self._control.create(job, documents)
         if outcome.error is not None and not namespace_is_ending(outcome.error):
             raise outcome.error
         if outcome.error is None and missing > BURST:
             self.queue.add(job.key)
-        return None
+        return min(waits.values(), default=None)
 
     def _surplus(self, job: Job, known: Tally, active: list[Pod]) -> list[Pod]:
         """Active pods that are too many: of an index that is done, out of range or taken twice, then the cheapest."""
         useless = []
         if is_indexed(job):
-            taken = set(known.indexes)
+            taken = set(known.indexes | known.failed_indexes)
             for pod in sorted(active, key=lambda each: (each.metadata.creationTimestamp, each.metadata.name)):
                 index = index_of(pod)
                 if index in taken or not 0 <= index < (job.spec.completions or 0):
@@ -245,15 +254,21 @@ class JobController(Controller):
         rest = [pod for pod in active if pod not in useless]
         return useless + first_to_go(rest, max(0, len(rest) - wanted(job, known)), self._clock())
 
-    async def _documents(self, job: Job, known: Tally, count: int) -> list[dict[str, Any]]:
+    async def _documents(self, job: Job, known: Tally, count: int, *, late: set[int]) -> list[dict[str, Any]]:
+        """Pods to be made. `late` indexes have to wait."""
         template = await self._templates.of(job)
         pod = pod_from(template, owner_reference(job, self._resource))
         meta = pod["metadata"]
         meta["finalizers"] = [*meta.get("finalizers", ()), TRACKING]
         if not is_indexed(job):
             return [pod] * count
-        taken = set(known.indexes) | {index_of(each) for each in (*known.active, *known.terminating)}
-        return [indexed_pod(pod, job, index) for index in free(job.spec.completions or 0, taken, count)]
+        replaced = list(known.waiting.values())
+        held = (each for each in (*known.active, *known.terminating) if each not in replaced)
+        taken = known.indexes | known.failed_indexes | late | {index_of(each) for each in held}
+        return [
+            indexed_pod(pod, job, index, failures_of(job, known.waiting[index]) if index in known.waiting else (0, 0))
+            for index in free(job.spec.completions or 0, taken, count)
+        ]
 
     # -- writes
 

@@ -1,8 +1,11 @@
-"""Completion indexes: a pod's number in an Indexed Job, and sets of them as text, `0-2,5`. Pure."""
+"""Completion indexes: a pod's number in an Indexed Job, and sets of them as text, `0-2,5`. Pure.
+
+Where failures are counted for each index (`backoffLimitPerIndex`), a pod knows how often its index has failed before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from minik8s.api.kinds.job import Job
 from minik8s.api.kinds.pod import Pod
@@ -10,10 +13,16 @@ from minik8s.api.meta import Json
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 INDEX_ENV = "JOB_COMPLETION_INDEX"
+FAILURES = "batch.kubernetes.io/job-index-failure-count"
+IGNORED = "batch.kubernetes.io/job-index-ignored-failure-count"
 
 
 def is_indexed(job: Job) -> bool:
     return job.spec.completionMode == "Indexed"
+
+
+def counts_per_index(job: Job) -> bool:
+    return is_indexed(job) and job.spec.backoffLimitPerIndex is not None
 
 
 def index_of(pod: Pod) -> int:
@@ -22,13 +31,25 @@ def index_of(pod: Pod) -> int:
     return int(text) if text.isdecimal() else -1
 
 
+def failures_before(pod: Pod) -> tuple[int, int]:
+    """How often the pod's index had failed when it was made: what counts, and what the failure policy ignored."""
+    texts = (pod.metadata.annotations.get(name, "") for name in (FAILURES, IGNORED))
+    counted, ignored = (int(text) if text.isdecimal() else 0 for text in texts)
+    return counted, ignored
+
+
 def parse(text: str) -> set[int]:
     """`0-2,5` -> {0, 1, 2, 5}; what is no range is skipped, since only we write it."""
-    found: set[int] = set()
+    return {index for first, last in ranges(text) for index in range(first, last + 1)}
+
+
+def ranges(text: str) -> list[tuple[int, int]]:
+    """`0-2,5` -> [(0, 2), (5, 5)]"""
+    found: list[tuple[int, int]] = []
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
         if first.isdecimal() and (last or first).isdecimal():
-            found.update(range(int(first), int(last or first) + 1))
+            found.append((int(first), int(last or first)))
     return found
 
 
@@ -42,7 +63,7 @@ def show(indexes: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
-def free(completions: int, taken: set[int], count: int) -> list[int]:
+def free(completions: int, taken: Set[int], count: int) -> list[int]:
     """The lowest `count` indexes that nobody has."""
     found: list[int] = []
     for index in range(completions):
@@ -53,22 +74,26 @@ def free(completions: int, taken: set[int], count: int) -> list[int]:
     return found
 
 
-def indexed_pod(pod: Json, job: Job, index: int) -> Json:
+def indexed_pod(pod: Json, job: Job, index: int, failures: tuple[int, int] = (0, 0)) -> Json:
     """A pod document for one index: name, host name, annotation, label and environment variable tell it."""
     name, meta, spec = job.metadata.name, pod["metadata"], pod["spec"]
+    counted, ignored = failures
+    told = {INDEX: str(index)}
+    if counts_per_index(job):
+        told |= {FAILURES: str(counted)} | ({IGNORED: str(ignored)} if ignored else {})
     marked = {
         **meta,
         "generateName": f"{name}-{index}-",
-        "annotations": {**meta.get("annotations", {}), INDEX: str(index)},
+        "annotations": {**meta.get("annotations", {}), **told},
         "labels": {**meta.get("labels", {}), INDEX: str(index)},
     }
     variable = {"name": INDEX_ENV, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}}
-    told = {
+    containers = {
         kind: [_with_variable(container, variable) for container in spec[kind]]
         for kind in ("containers", "initContainers")
         if spec.get(kind)
     }
-    return {"metadata": marked, "spec": {"hostname": f"{name}-{index}", **spec, **told}}
+    return {"metadata": marked, "spec": {"hostname": f"{name}-{index}", **spec, **containers}}
 
 
 def _with_variable(container: Json, variable: Json) -> Json:

@@ -6,7 +6,8 @@ off when. The rules are Kubernetes' (pkg/controller/job).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from minik8s.api.kinds.job import Job, PodFailurePolicyRule, UncountedTerminated
 from minik8s.api.kinds.pod import ContainerStatus, Pod
 from minik8s.api.meta import condition, is_true
 from minik8s.clock import parse_time
-from minik8s.controllers.job_indexes import index_of, is_indexed, parse
+from minik8s.controllers.job_indexes import counts_per_index, failures_before, index_of, is_indexed, parse, ranges
 from minik8s.controllers.pod_facts import is_finished, is_ready
 
 TRACKING = "batch.kubernetes.io/job-tracking"
@@ -47,6 +48,8 @@ class Tally:
     fresh: UncountedTerminatedPods = UncountedTerminatedPods()  # to be counted: uids known to the status and new ones
     settled: list[Pod] = field(default_factory=list)  # have ended and still carry the finalizer
     indexes: frozenset[int] = frozenset()  # completed ones, of an Indexed Job
+    failed_indexes: frozenset[int] = frozenset()  # that have no further try, where failures count for each index
+    waiting: Mapping[int, Pod] = field(default_factory=dict)  # index -> its failed pod, to be followed by another
     verdict: Verdict | None = None  # by the podFailurePolicy
 
     @property
@@ -69,13 +72,17 @@ def has_failed(job: Job, pod: Pod) -> bool:
     return pod.deleting and pod.status.phase != "Succeeded" and not replaces_failed_only(job)
 
 
-def tally(job: Job, pods: Iterable[Pod]) -> Tally:
+def tally(job: Job, pods: Iterable[Pod], *, over: bool = False) -> Tally:
+    """`over`: no failed pod will be followed by another any more."""
+    pods = sorted(pods, key=lambda each: each.metadata.name)
+    broken = _failed_indexes(job, pods)
+    waiting = {} if over else _waiting(job, pods, broken)
     known = job.status.uncountedTerminatedPods or UncountedTerminatedPods()
     succeeded, failed = set(known.succeeded), set(known.failed)
     active, terminating, settled = [], [], []
     done = parse(job.status.completedIndexes) if is_indexed(job) else set()
-    verdict = None
-    for pod in sorted(pods, key=lambda each: each.metadata.name):
+    verdict, to_come = None, 0
+    for pod in pods:
         uid, tracked = pod.metadata.uid, TRACKING in pod.metadata.finalizers
         room = len(succeeded) + len(failed) < UNCOUNTED_LIMIT
         if pod.status.phase == "Succeeded":
@@ -86,7 +93,9 @@ def tally(job: Job, pods: Iterable[Pod]) -> Tally:
         elif has_failed(job, pod):
             action, why = failure_action(job, pod)
             verdict = verdict or why
-            if tracked and (uid in failed or room):
+            if pod is waiting.get(index_of(pod)):
+                to_come += action != "Ignore"
+            elif tracked and (uid in failed or room):
                 settled.append(pod)
                 if action != "Ignore":
                     failed.add(uid)
@@ -100,10 +109,12 @@ def tally(job: Job, pods: Iterable[Pod]) -> Tally:
         active=active,
         terminating=terminating,
         succeeded=len(done) if is_indexed(job) else job.status.succeeded + len(succeeded),
-        failed=job.status.failed + len(failed),
+        failed=job.status.failed + len(failed) + to_come,
         fresh=UncountedTerminatedPods(tuple(sorted(succeeded)), tuple(sorted(failed))),
         settled=settled,
         indexes=frozenset(done),
+        failed_indexes=frozenset(broken),
+        waiting=waiting,
         verdict=verdict,
     )
 
@@ -115,6 +126,69 @@ def _is_new_index(job: Job, pod: Pod, done: set[int]) -> bool:
         return False
     done.add(index)
     return True
+
+
+# -- backoffLimitPerIndex
+
+
+def failures_of(job: Job, pod: Pod) -> tuple[int, int]:
+    """How often the index of a failed pod has failed by now: what counts, and what the failure policy ignored."""
+    counted, ignored = failures_before(pod)
+    return (counted, ignored + 1) if failure_action(job, pod)[0] == "Ignore" else (counted + 1, ignored)
+
+
+def _failed_indexes(job: Job, pods: Iterable[Pod]) -> set[int]:
+    """Those known to the status, and those of failed pods that were the last try."""
+    if not counts_per_index(job):
+        return set()
+    lost = (pod for pod in pods if TRACKING in pod.metadata.finalizers and has_failed(job, pod))
+    found = parse(job.status.failedIndexes) | {index_of(pod) for pod in lost if _is_last_try(job, pod)}
+    return {index for index in found if 0 <= index < (job.spec.completions or 0)}
+
+
+def _is_last_try(job: Job, pod: Pod) -> bool:
+    action, _ = failure_action(job, pod)
+    limit = job.spec.backoffLimitPerIndex or 0
+    return action == "FailIndex" or (action != "Ignore" and failures_of(job, pod)[0] > limit)
+
+
+def _waiting(job: Job, pods: Sequence[Pod], broken: set[int]) -> dict[int, Pod]:
+    """By index the failed pod that another is to follow. It keeps its finalizer till then: it alone knows the count."""
+    if not counts_per_index(job):
+        return {}
+    others = {index_of(pod) for pod in pods if not has_failed(job, pod)}  # runs, or has succeeded
+    found: dict[int, Pod] = {}
+    for pod in pods:
+        index = index_of(pod)
+        if TRACKING not in pod.metadata.finalizers or not has_failed(job, pod) or index in broken | others | {-1}:
+            continue
+        if index not in found or sum(failures_before(pod)) > sum(failures_before(found[index])):
+            found[index] = pod
+    done = parse(job.status.completedIndexes)
+    return {index: pod for index, pod in found.items() if index not in done}
+
+
+def index_backoffs(job: Job, known: Tally, now: float) -> dict[int, float]:
+    """Seconds until the next try of each index that must wait for it."""
+    waits = {
+        index: finish_time(pod, now) + _delay(sum(failures_of(job, pod))) - now for index, pod in known.waiting.items()
+    }
+    return {index: wait for index, wait in waits.items() if wait > 0}
+
+
+# -- successPolicy
+
+
+def success_rule(job: Job, done: frozenset[int]) -> int | None:
+    """The number of the first rule that the completed indexes fulfil."""
+    policy = job.spec.successPolicy
+    ordered = sorted(done)
+    for number, rule in enumerate(policy.rules if policy is not None and is_indexed(job) else ()):
+        asked = ranges(rule.succeededIndexes or f"0-{(job.spec.completions or 0) - 1}")
+        met = sum(bisect_right(ordered, last) - bisect_left(ordered, first) for first, last in asked)
+        if met >= (rule.succeededCount or sum(last - first + 1 for first, last in asked)):
+            return number
+    return None
 
 
 # -- podFailurePolicy
@@ -170,8 +244,25 @@ def verdict(job: Job, now_known: Tally, now: float) -> Verdict | None:
     left = deadline_in(job, now)
     if left is not None and left <= 0:
         return Verdict("FailureTarget", "DeadlineExceeded", "Job was active longer than specified deadline")
+    if (lost := _lost_indexes(job, now_known)) is not None:
+        return lost
+    if (rule := success_rule(job, now_known.indexes)) is not None:
+        return Verdict("SuccessCriteriaMet", "SuccessPolicy", f"Matched rules at index {rule}")
     if is_complete(job, now_known):
         return Verdict("SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods")
+    return None
+
+
+def _lost_indexes(job: Job, known: Tally) -> Verdict | None:
+    """Too many indexes have failed, or the last one is done and some have failed."""
+    failed, most = len(known.failed_indexes), job.spec.maxFailedIndexes
+    if not failed:
+        return None
+    if most is not None and failed > most:
+        text = "Job has exceeded the specified maximal number of failed indexes"
+        return Verdict("FailureTarget", "MaxFailedIndexesExceeded", text)
+    if failed + known.succeeded >= (job.spec.completions or 0):
+        return Verdict("FailureTarget", "FailedIndexes", "Job has failed indexes")
     return None
 
 
@@ -211,7 +302,7 @@ def wanted(job: Job, known: Tally) -> int:
     parallelism = 1 if job.spec.parallelism is None else job.spec.parallelism
     if job.spec.completions is None:
         return min(len(known.active), parallelism) if known.succeeded else parallelism
-    return max(0, min(job.spec.completions - known.succeeded, parallelism))
+    return max(0, min(job.spec.completions - known.succeeded - len(known.failed_indexes), parallelism))
 
 
 def backoff_in(pods: Iterable[Pod], now: float) -> float:
@@ -225,7 +316,11 @@ def backoff_in(pods: Iterable[Pod], now: float) -> float:
         last = time if phase == "Failed" else last
     if not failures:
         return 0.0
-    return max(0.0, last + min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 30), LAST_BACKOFF) - now)
+    return max(0.0, last + _delay(failures) - now)
+
+
+def _delay(failures: int) -> float:
+    return min(FIRST_BACKOFF * 2.0 ** min(failures - 1, 30), LAST_BACKOFF)
 
 
 def finish_time(pod: Pod, now: float) -> float:

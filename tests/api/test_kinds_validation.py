@@ -223,6 +223,9 @@ def template(**more: Any) -> Json:
     return deployment(template={**TEMPLATE, "spec": {**TEMPLATE["spec"], **more}})
 
 
+INDEXED = {"completionMode": "Indexed", "completions": 3, "parallelism": 2}
+
+
 def job(**spec: Any) -> Json:
     return {"kind": "Job", "spec": {"template": {"spec": {**TEMPLATE["spec"], "restartPolicy": "Never"}}, **spec}}
 
@@ -285,6 +288,18 @@ RULES: list[tuple[str, Json, str, str]] = [
     (BATCH, job(podReplacementPolicy="x"), "spec.podReplacementPolicy", UNKNOWN),
     (BATCH, job(manualSelector=True), "spec.selector", INVALID),
     (BATCH, job(template={"spec": TEMPLATE["spec"]}), "spec.template.spec.restartPolicy", UNKNOWN),
+    (BATCH, job(backoffLimitPerIndex=1), "spec.backoffLimitPerIndex", INVALID),
+    (BATCH, job(**INDEXED, backoffLimitPerIndex=-1), "spec.backoffLimitPerIndex", INVALID),
+    (BATCH, job(**INDEXED, backoffLimitPerIndex=1, template={"spec": {**TEMPLATE["spec"], "restartPolicy": "OnFailure"}}), "spec.template.spec.restartPolicy", INVALID),
+    (BATCH, job(**INDEXED, maxFailedIndexes=1), "spec.backoffLimitPerIndex", REQUIRED),
+    (BATCH, job(**INDEXED, backoffLimitPerIndex=1, maxFailedIndexes=4), "spec.maxFailedIndexes", INVALID),
+    (BATCH, job(**INDEXED, podFailurePolicy={"rules": [{"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [1]}}]}), "spec.podFailurePolicy.rules[0].action", INVALID),
+    (BATCH, job(completions=3, successPolicy={"rules": [{"succeededCount": 1}]}), "spec.successPolicy", INVALID),
+    (BATCH, job(**INDEXED, successPolicy={"rules": []}), "spec.successPolicy.rules", REQUIRED),
+    (BATCH, job(**INDEXED, successPolicy={"rules": [{"succeededCount": 1}] * 21}), "spec.successPolicy.rules", INVALID),
+    (BATCH, job(**INDEXED, successPolicy={"rules": [{}]}), "spec.successPolicy.rules[0]", REQUIRED),
+    (BATCH, job(**INDEXED, successPolicy={"rules": [{"succeededCount": 4}]}), "spec.successPolicy.rules[0].succeededCount", INVALID),
+    *((BATCH, job(**INDEXED, successPolicy={"rules": [{"succeededIndexes": text}]}), "spec.successPolicy.rules[0].succeededIndexes", INVALID) for text in ("", "0-3", "1,0", "2-1", "0,0", "a", "0-9999999999", "٣")),
     (BATCH, job(podFailurePolicy={"rules": []}, template={"spec": {**TEMPLATE["spec"], "restartPolicy": "OnFailure"}}), "spec.template.spec.restartPolicy", INVALID),
     ("v1", service(), "spec.ports", REQUIRED),
     ("v1", service({}, type="x"), "spec.type", UNKNOWN),
@@ -380,6 +395,8 @@ IMMUTABLE: list[tuple[str, Json, Json, set[str]]] = [
     (APPS, deployment(), deployment(selector={"matchLabels": {"a": "b", "c": "d"}}, template={**TEMPLATE, "metadata": {"labels": {"a": "b", "c": "d"}}}), {"spec.selector"}),
     (APPS, deployment(), deployment(replicas=7), set()),
     (BATCH, job(), job(completions=2, parallelism=1), {"spec.completions"}),
+    (BATCH, job(**INDEXED, backoffLimitPerIndex=1), job(**INDEXED, backoffLimitPerIndex=2), {"spec.backoffLimitPerIndex"}),
+    (BATCH, job(**INDEXED), job(**INDEXED, successPolicy={"rules": [{"succeededIndexes": "0,2"}]}), {"spec.successPolicy"}),
     (BATCH, job(), job(parallelism=3, completions=1), set()),
     (BATCH, job(), job(template={"spec": {**TEMPLATE["spec"], "restartPolicy": "OnFailure"}}), {"spec.template"}),
     (BATCH, job(suspend=True), job(suspend=True, template={"spec": {**TEMPLATE["spec"], "restartPolicy": "OnFailure"}}), set()),

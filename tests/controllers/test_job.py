@@ -16,8 +16,17 @@ from minik8s.api.kinds.pod import Pod
 from minik8s.api.meta import condition, is_true
 from minik8s.clock import rfc3339
 from minik8s.controllers.job import JobController
-from minik8s.controllers.job_indexes import free, parse, show
-from minik8s.controllers.job_plan import TRACKING, backoff_in, failure_action, tally, verdict, wanted
+from minik8s.controllers.job_indexes import FAILURES, IGNORED, INDEX, free, index_of, parse, show
+from minik8s.controllers.job_plan import (
+    TRACKING,
+    backoff_in,
+    failure_action,
+    index_backoffs,
+    success_rule,
+    tally,
+    verdict,
+    wanted,
+)
 
 from .cluster import Cluster, control_plane
 from .objects import NOW, pod
@@ -118,6 +127,85 @@ def test_pod_failure_policy_first_match_wins():
     assert failure_action(it, disrupted) == ("Ignore", None)
     assert tally(it, [disrupted]).failed == 0
     assert failure_action(it, ended("c", "Failed", code=1)) == ("Count", None)
+
+
+def numbered(index: int, phase: str, *, before: int = 0, ignored: int = 0, **more: Any) -> Pod:
+    """A pod of an index that had failed so often before."""
+    made = ended(f"p{index}-{before + ignored}", phase, **more)
+    marks = {INDEX: str(index), FAILURES: str(before), IGNORED: str(ignored)}
+    return msgspec.structs.replace(made, metadata=msgspec.structs.replace(made.metadata, annotations=marks))
+
+
+def per_index(limit: int = 1, **spec: Any) -> Job:
+    return job(
+        completionMode="Indexed",
+        completions=3,
+        parallelism=3,
+        backoffLimitPerIndex=limit,
+        backoffLimit=2**31 - 1,
+        **spec,
+    )
+
+
+def test_each_index_has_tries_of_its_own():
+    it = per_index()
+    pods = [numbered(0, "Failed"), numbered(0, "Failed", before=1), numbered(1, "Failed"), numbered(2, "Succeeded")]
+    known = tally(it, pods)
+    assert (known.failed_indexes, known.indexes) == ({0}, {2})
+    assert known.waiting == {1: pods[2]}  # to be tried again; keeps its finalizer, as it knows how often
+    assert (known.failed, len(known.settled)) == (3, 3)
+    assert wanted(it, known) == 1
+    assert verdict(it, known, NOW) is None
+    assert len(tally(it, pods, over=True).settled) == 4
+
+
+def test_a_failed_pod_is_counted_once_another_has_followed():
+    it, old = per_index(), numbered(1, "Failed")
+    assert not tally(it, [old]).settled
+    follower = msgspec.structs.replace(numbered(1, "Running", before=1), status=pod("x").status)
+    assert tally(it, [old, follower]).settled == [old]
+
+
+def test_an_index_waits_twice_as_long_after_each_failure():
+    it = per_index(limit=9)
+    pods = [numbered(0, "Failed", ago=1), numbered(1, "Failed", before=2, ago=1), numbered(2, "Failed", ago=11)]
+    assert index_backoffs(it, tally(it, pods), NOW) == {0: 9, 1: 39}
+
+
+@pytest.mark.parametrize(
+    ("action", "failed", "after"), [("FailIndex", {0}, None), ("Ignore", set(), (0, 1)), ("Count", set(), (1, 0))]
+)
+def test_what_the_failure_policy_says_about_an_index(action, failed, after):
+    rules = [{"action": action, "onExitCodes": {"operator": "In", "values": [42]}}]
+    it = per_index(podFailurePolicy={"rules": rules})
+    known = tally(it, [numbered(0, "Failed", code=42)])
+    assert known.failed_indexes == failed
+    assert (0 in known.waiting) == (after is not None)
+
+
+def test_a_job_fails_with_its_last_index_or_with_too_many():
+    lost = [numbered(0, "Failed", before=1), numbered(1, "Succeeded")]
+    it = per_index()
+    assert verdict(it, tally(it, lost), NOW) is None
+    lost.append(numbered(2, "Succeeded"))
+    assert verdict(it, tally(it, lost), NOW).reason == "FailedIndexes"
+    strict = per_index(maxFailedIndexes=0)
+    assert verdict(strict, tally(strict, lost[:1]), NOW).reason == "MaxFailedIndexesExceeded"
+
+
+@pytest.mark.parametrize(
+    ("rules", "done", "met"),
+    [
+        ([{"succeededIndexes": "0,2-3"}], {0, 2}, None),
+        ([{"succeededIndexes": "0,2-3"}], {0, 2, 3}, 0),
+        ([{"succeededIndexes": "0,2-3", "succeededCount": 2}], {1, 2}, None),
+        ([{"succeededIndexes": "0,2-3", "succeededCount": 2}], {2, 3}, 0),
+        ([{"succeededIndexes": "0"}, {"succeededCount": 2}], {3, 4}, 1),
+    ],
+)
+def test_a_job_has_succeeded_when_a_rule_is_met(rules, done, met):
+    it = job(completionMode="Indexed", completions=5, successPolicy={"rules": rules})
+    assert success_rule(it, frozenset(done)) == met
 
 
 # -- on the real API server
@@ -260,3 +348,85 @@ async def test_deadline_and_time_to_live():
         assert 29 <= loop.time() <= 35
         await cluster.until_virtual(lambda: not cluster.all(Job) and not cluster.all(Pod), 200)
         assert 89 <= loop.time() <= 100
+
+
+def end_each_with(cluster: Cluster, codes: dict[int, int | None]) -> None:
+    """By index: the exit code, None to run on."""
+    kubelet = cluster.kubelet
+
+    def behave(seen: Pod) -> dict[str, Any] | None:
+        if seen.status.phase in ("Succeeded", "Failed"):
+            return None
+        code = codes[index_of(seen)]
+        if code is None:
+            return kubelet.running(seen) if seen.status.phase != "Running" else None
+        return kubelet.ended(seen, code=code)
+
+    kubelet.behave = behave
+
+
+@pytest.mark.looptime
+async def test_an_index_that_fails_leaves_the_others_their_tries():
+    loop = asyncio.get_running_loop()
+    async with control_plane(clock=lambda: NOW + loop.time()) as cluster:
+        end_each_with(cluster, {0: 0, 1: 3, 2: 0})
+        await create(cluster, completionMode="Indexed", completions=3, parallelism=1, backoffLimitPerIndex=2)
+        failed = await cluster.until_virtual(lambda: finished(cluster, "Failed"), 200)
+        assert condition(failed.status.conditions, "Failed").reason == "FailedIndexes"
+        assert (failed.status.completedIndexes, failed.status.failedIndexes) == ("0,2", "1")
+        assert (failed.status.succeeded, failed.status.failed, failed.status.active) == (2, 3, 0)
+        assert 29 < loop.time() < 40  # 10 + 20 seconds of back-off
+        await cluster.until(lambda: not any(each.metadata.finalizers for each in cluster.all(Pod)))
+        tries = [each.metadata.annotations[FAILURES] for each in cluster.all(Pod) if index_of(each) == 1]
+        assert sorted(tries) == ["0", "1", "2"]
+
+
+async def test_too_many_failed_indexes_end_the_others(cluster: Cluster):
+    end_each_with(cluster, {0: 3, 1: None, 2: None})
+    await create(
+        cluster, completionMode="Indexed", completions=3, parallelism=3, backoffLimitPerIndex=0, maxFailedIndexes=0
+    )
+    failed = await cluster.until(lambda: finished(cluster, "Failed"))
+    assert condition(failed.status.conditions, "Failed").reason == "MaxFailedIndexesExceeded"
+    assert 0 in parse(
+        failed.status.failedIndexes
+    )  # and those of pods that are taken away count as Kubernetes counts them
+    assert failed.status.active == 0
+
+
+@pytest.mark.looptime
+async def test_a_pod_that_is_taken_away_by_force_is_a_failure_of_its_index():
+    loop = asyncio.get_running_loop()
+    async with control_plane(clock=lambda: NOW + loop.time()) as cluster:
+        end_each_with(cluster, {0: None})
+        await create(cluster, completionMode="Indexed", completions=1, backoffLimitPerIndex=1)
+        await cluster.until(lambda: (it := cluster.get(Job, "work")) and it.status.ready == 1)
+        first = cluster.all(Pod)[0]
+        await cluster.client.delete(Pod, first.metadata.name, "default", grace=0)
+
+        def others() -> list[Pod]:
+            return [each for each in cluster.all(Pod) if each.metadata.uid != first.metadata.uid]
+
+        await cluster.until_virtual(others, 30)
+        assert others()[0].metadata.annotations[FAILURES] == "1"
+        await cluster.until(lambda: len(cluster.all(Pod)) == 1 and cluster.get(Job, "work").status.failed == 1)
+
+
+async def test_a_rule_of_success_ends_the_rest(cluster: Cluster):
+    end_each_with(cluster, {0: 0, 1: None, 2: None})
+    rules = [{"succeededIndexes": "0"}]
+    await create(cluster, completionMode="Indexed", completions=3, parallelism=3, successPolicy={"rules": rules})
+    done = await cluster.until(lambda: finished(cluster))
+    assert condition(done.status.conditions, "Complete").reason == "SuccessPolicy"
+    assert condition(done.status.conditions, "SuccessCriteriaMet").message == "Matched rules at index 0"
+    assert (done.status.succeeded, done.status.failed, done.status.active) == (1, 0, 0)
+
+
+async def test_a_deleted_job_keeps_no_failed_pod(cluster: Cluster):
+    end_each_with(cluster, {0: 3})
+    await create(cluster, completionMode="Indexed", completions=1, backoffLimitPerIndex=1)
+    await cluster.until(lambda: [p for p in cluster.all(Pod) if p.status.phase == "Failed"])
+    await cluster.settle()
+    assert cluster.all(Pod)[0].metadata.finalizers
+    await cluster.client.delete(Job, "work", "default", propagation="Foreground")
+    await cluster.until(lambda: not cluster.all(Pod) and not cluster.all(Job))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 from minik8s.api.errors import Cause, invalid, not_supported, required
 from minik8s.api.kinds.columns import AGE, CONTAINERS, IMAGES, NAME, SELECTOR, condition, dig, duration
 from minik8s.api.kinds.pod import PodTemplateSpec
@@ -34,11 +37,21 @@ class PodFailurePolicy(Struct):
     rules: tuple[PodFailurePolicyRule, ...] = ()
 
 
+class SuccessPolicyRule(Struct):
+    succeededIndexes: str = ""  # as 0-2,5; "" = any
+    succeededCount: int | None = None
+
+
+class SuccessPolicy(Struct):
+    rules: tuple[SuccessPolicyRule, ...] = ()
+
+
 class JobSpec(Struct):
     parallelism: int | None = None
     completions: int | None = None
     activeDeadlineSeconds: int | None = None
     podFailurePolicy: PodFailurePolicy | None = None
+    successPolicy: SuccessPolicy | None = None
     backoffLimit: int = 6
     backoffLimitPerIndex: int | None = None
     maxFailedIndexes: int | None = None
@@ -76,7 +89,11 @@ class Job(Object):
 
 
 MODES = ("Indexed", "NonIndexed")
-COUNTS = ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
+COUNTS = ("parallelism", "completions", "backoffLimit", "backoffLimitPerIndex", "maxFailedIndexes",
+          "activeDeadlineSeconds", "ttlSecondsAfterFinished")  # fmt: skip
+NO_LIMIT = 2**31 - 1  # of failures in all, where each index has a limit of its own
+MOST_RULES = 20
+INDEXES = re.compile(r"\d{1,10}(-\d{1,10})?(,\d{1,10}(-\d{1,10})?)*", re.ASCII)
 
 
 def _default(job: Json) -> None:
@@ -86,7 +103,7 @@ def _default(job: Json) -> None:
         spec["completions"] = 1
     if spec.get("parallelism") is None:
         spec["parallelism"] = 1
-    spec.setdefault("backoffLimit", 6)
+    spec.setdefault("backoffLimit", 6 if spec.get("backoffLimitPerIndex") is None else NO_LIMIT)
     fill(spec, "completionMode", "NonIndexed")
     spec.setdefault("suspend", False)
     fill(spec, "podReplacementPolicy", "Failed" if spec.get("podFailurePolicy") else "TerminatingOrFailed")
@@ -130,8 +147,10 @@ def _validate(job: Json, old: Json | None) -> list[Cause]:
     if spec.get("podFailurePolicy") and dig(spec, "template.spec.restartPolicy") != "Never":
         causes.append(invalid("spec.template.spec.restartPolicy", dig(spec, "template.spec.restartPolicy"),
                               "only \"Never\" is supported when podFailurePolicy is specified"))  # fmt: skip
+    causes += [*_validate_indexes(spec), *_validate_success(spec)]
     if old is not None:
-        for name in ("completions", "selector", "completionMode", "podFailurePolicy"):
+        for name in ("completions", "selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex",
+                     "successPolicy"):  # fmt: skip
             if dig(old, f"spec.{name}") != spec.get(name):
                 causes.append(invalid(f"spec.{name}", str(spec.get(name)), "field is immutable"))
         if (
@@ -141,6 +160,60 @@ def _validate(job: Json, old: Json | None) -> list[Cause]:
         ):
             causes.append(invalid("spec.template", "…", "field is immutable"))
     return causes
+
+
+def _validate_indexes(spec: Json) -> Iterator[Cause]:
+    """What counts failures for each index."""
+    limit, most, completions = spec.get("backoffLimitPerIndex"), spec.get("maxFailedIndexes"), spec.get("completions")
+    if limit is not None and spec["completionMode"] != "Indexed":
+        yield invalid("spec.backoffLimitPerIndex", limit, "requires indexed completion mode")
+    if limit is not None and dig(spec, "template.spec.restartPolicy") != "Never":
+        yield invalid("spec.template.spec.restartPolicy", dig(spec, "template.spec.restartPolicy"),
+                      'only "Never" is supported when backoffLimitPerIndex is specified')  # fmt: skip
+    if most is not None and limit is None:
+        yield required("spec.backoffLimitPerIndex", "when maxFailedIndexes is specified")
+    if most is not None and completions is not None and most > completions:
+        yield invalid("spec.maxFailedIndexes", most, "must be less than or equal to completions")
+    for number, rule in enumerate(dig(spec, "podFailurePolicy.rules") or ()):
+        if rule.get("action") == "FailIndex" and limit is None:
+            yield invalid(f"spec.podFailurePolicy.rules[{number}].action", "FailIndex",
+                          "requires the backoffLimitPerIndex to be set")  # fmt: skip
+
+
+def _validate_success(spec: Json) -> Iterator[Cause]:
+    policy = spec.get("successPolicy")
+    if policy is None:
+        return
+    if spec["completionMode"] != "Indexed":
+        yield invalid("spec.successPolicy", "…", "requires indexed completion mode")
+    if len(policy.get("rules") or ()) > MOST_RULES:
+        yield invalid("spec.successPolicy.rules", len(policy["rules"]), f"must have at most {MOST_RULES} items")
+    if not policy.get("rules"):
+        yield required(
+            "spec.successPolicy.rules", "at least one rules must be specified when the successPolicy is specified"
+        )
+    for number, rule in enumerate(policy.get("rules") or ()):
+        field = f"spec.successPolicy.rules[{number}]"
+        count, indexes = rule.get("succeededCount"), rule.get("succeededIndexes")
+        if count is None and indexes is None:
+            yield required(field, "at least one of succeededCount or succeededIndexes must be specified")
+        if count is not None and not 0 < count <= (spec.get("completions") or 0):
+            yield invalid(f"{field}.succeededCount", count, "must be greater than 0 and at most completions")
+        if indexes is not None and (wrong := _indexes_problem(indexes, spec.get("completions") or 0)):
+            yield invalid(f"{field}.succeededIndexes", indexes, wrong)
+
+
+def _indexes_problem(text: str, completions: int) -> str:
+    """What is wrong with `0-2,5`; "" for nothing."""
+    if not INDEXES.fullmatch(text):
+        return "must be indexes and ranges of them, as in 0-2,5"
+    before = -1
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if int(first) <= before or int(last or first) < int(first):
+            return "must be in increasing order"
+        before = int(last or first)
+    return "" if before < completions else "must be less than completions"
 
 
 def _status(job: Json, now: float) -> str:
