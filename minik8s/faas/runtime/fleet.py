@@ -68,7 +68,7 @@ class Fleet:
             self._end_orphans()
             folder = self._root / settings.revision
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o755)
+            folder.mkdir(mode=0o700)  # nobody else of this pod is to read the code
             uid = self._uid(settings)
             if uid is not None:
                 os.chown(folder, uid, uid)

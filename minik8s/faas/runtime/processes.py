@@ -31,6 +31,7 @@ def become_worker(name: str, uid: int | None) -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     if uid is not None:
+        os.umask(0o077)  # /tmp is everybody's
         with contextlib.suppress(OSError):  # a user namespace without that user: the code stays who it is
             os.setgroups([])
             os.setresgid(uid, uid, uid)
