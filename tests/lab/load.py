@@ -1,4 +1,5 @@
-"""load.py ADDRESS PORT RATE: ask for / RATE times a second, each time on a new connection, until stdin ends.
+"""load.py ADDRESS PORT RATE [PATH [SECONDS]]: ask for PATH (/) RATE times a second, each time on a new connection,
+until stdin ends. What has no answer after SECONDS (5) has failed.
 
 An open loop: a request that takes long does not keep the next one back, as with many clients. Prints a line when it
 is under way, and at the end one JSON object:
@@ -17,22 +18,22 @@ UNDER_WAY = 20  # requests
 LONGEST = 5.0
 
 
-async def ask(address: str, port: int, answers: dict[str, list[float]]) -> None:
+async def ask(address: str, port: int, path: str, answers: dict[str, list[float]]) -> None:
     reader, writer = await asyncio.open_connection(address, port)
     try:
-        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        writer.write(b"GET %s HTTP/1.0\r\n\r\n" % path.encode())
         answer = await reader.read()
     finally:
         writer.close()
     head, _, body = answer.decode().partition("\r\n\r\n")
     if " 200 " not in head.split("\r\n")[0]:
-        raise OSError(f"answered {answer[:80]!r}")
+        raise OSError(f"answered {answer[:300]!r}")
     now = time.time()
     known = answers.setdefault(body.strip(), [now, now, 0])
     known[1:] = [now, known[2] + 1]
 
 
-async def main(address: str, port: int, rate: float) -> None:
+async def main(address: str, port: int, rate: float, path: str = "/", longest: float = LONGEST) -> None:
     loop = asyncio.get_running_loop()
     told_to_end = loop.run_in_executor(None, sys.stdin.read)
     answers: dict[str, list[float]] = {}
@@ -43,8 +44,8 @@ async def main(address: str, port: int, rate: float) -> None:
     async def one() -> None:
         began = time.time()
         try:
-            async with asyncio.timeout(LONGEST):
-                await ask(address, port, answers)
+            async with asyncio.timeout(longest):
+                await ask(address, port, path, answers)
         except (OSError, TimeoutError) as error:
             failures.append((began, time.time() - began, repr(error)))
         else:
@@ -63,4 +64,5 @@ async def main(address: str, port: int, rate: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    address, port, rate, *more = sys.argv[1:]
+    asyncio.run(main(address, int(port), float(rate), *more[:1], *map(float, more[1:])))
