@@ -11,7 +11,7 @@ from minik8s.faas.runtime import http1
 from minik8s.faas.runtime.connection import Connection
 from minik8s.faas.runtime.fleet import Fleet
 from minik8s.faas.runtime.http1 import Incoming
-from minik8s.faas.runtime.settings import BadSettings, read_settings
+from minik8s.faas.runtime.settings import BadSettings, divided, read_settings
 
 MAX_LOAD: Final = 66 * 2**20  # bytes of settings and archive
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")  # it becomes a folder's name
@@ -60,18 +60,18 @@ class Control:
         return self._put(request.body, name, connection)
 
     def _put(self, body: bytes, name: str, connection: Connection) -> bytes | None:
-        length = int.from_bytes(body[:4], "big")
-        if len(body) < 4 or len(body) < 4 + length:
+        parts = divided(body)
+        if parts is None:
             return http1.error(400, "BadRequest", "the body is: the settings' length (4 bytes), settings, archive")
         try:
-            settings = read_settings(body[4 : 4 + length])
+            settings = read_settings(parts[0])
         except BadSettings as error:
             return http1.error(400, "BadRequest", str(error))
         if settings.revision != name or not _NAME.fullmatch(name):
             return http1.error(
                 400, "BadRequest", f"revision: {settings.revision!r} is no name, or not the path's {name!r}"
             )
-        self._fleet.load(settings, body[4 + length :], connection)
+        self._fleet.load(settings, body, parts[1], connection)
         return None
 
     def _metrics(self) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from minik8s.faas.runtime import http1, worker
 from minik8s.faas.runtime.board import ANSWERING, CALLING, IDLE, SENDING, UNTOUCHED, Board
-from minik8s.faas.runtime.channel import lend
+from minik8s.faas.runtime.channel import give_job, lend
 from minik8s.faas.runtime.connection import Connection
 from minik8s.faas.runtime.processes import kill_orphans, kill_tree
 from minik8s.faas.runtime.revision import Revision, Worker, cause, loaded_answer
@@ -26,6 +26,8 @@ LOADING: Final = 60.0  # seconds that an import may take
 UNUSED: Final = 60.0  # seconds without a call after which a revision is dropped, but for the one used last
 SPARE: Final = 30.0  # seconds without a connection after which a worker beyond `workers` is ended
 LAST_WORDS: Final = 0.1  # seconds to write them
+HANDED: Final = 8 * 2**20  # bytes of settings and archive that a spare worker is given; it has a copy of them
+FAILURES: Final = 3  # of spare workers, after which there are no more
 RETIRING: Final = 5.0  # seconds from the end of the last call for which a worker may tidy up
 
 
@@ -54,6 +56,9 @@ class Fleet:
         self._first_uid = first_uid
         self._over = False
         self._uids: dict[str, int] = {}
+        self._spare: tuple[int, socket.socket] | None = None  # a worker that waits for its code, and its channel
+        self._spares_failed = 0
+        self._ended_some = False  # processes that may have left others
 
     # -- revisions
 
@@ -61,11 +66,12 @@ class Fleet:
         loaded = [each for each in self.revisions.values() if each.contract]
         return max(loaded, key=lambda each: (len(each.settings.revision), each.settings.revision), default=None)
 
-    def load(self, settings: Settings, archive: bytes, connection: Connection) -> None:
-        """Answers on the connection when there is a verdict."""
+    def load(self, settings: Settings, put: bytes, archive: bytes, connection: Connection) -> None:
+        """Answers on the connection when there is a verdict. `put`: settings and archive, as they came."""
         revision = self.revisions.get(settings.revision)
         if revision is None:
-            self._end_orphans()
+            if self._ended_some:
+                self._end_orphans()
             folder = self._root / settings.revision
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700)  # nobody else of this pod is to read the code
@@ -73,7 +79,7 @@ class Fleet:
             if uid is not None:
                 os.chown(folder, uid, uid)
             revision = self.revisions[settings.revision] = Revision(settings, folder, uid)
-            self._fork(revision, archive)
+            self._first(revision, put, archive)
         if revision.contract:
             connection.say(loaded_answer(revision))
             self._answered(connection)
@@ -103,15 +109,37 @@ class Fleet:
 
     # -- workers
 
+    def keep_spare(self) -> None:
+        """Called when there is nothing else to do: a pod without any code has a worker that only needs that."""
+        if self._spare is None and not self.revisions and not self._over and self._spares_failed < FAILURES:
+            self._spare = self._process(None)
+
+    def _first(self, revision: Revision, put: bytes, archive: bytes) -> None:
+        """The worker that unpacks, and has the verdict."""
+        if self._spare is not None and len(put) <= HANDED:
+            (pid, channel), self._spare = self._spare, None
+            with contextlib.suppress(OSError):  # it has just ended
+                give_job(channel, put, folder=str(revision.folder), uid=revision.uid)
+                self._hire(pid, channel, revision)
+                return
+            channel.close()
+        self._fork(revision, archive)
+
     def _fork(self, revision: Revision, archive: bytes | None = None) -> Worker:
+        job = worker.Job(revision.settings, revision.folder, archive, revision.uid, self._board)
+        return self._hire(*self._process(job), revision)
+
+    def _process(self, job: worker.Job | None) -> tuple[int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
-            worker.run(worker.Job(revision.settings, revision.folder, archive, revision.uid, self._board),
-                       theirs.fileno())  # fmt: skip
+            worker.run(job, self._board, theirs.fileno())
         theirs.close()
         ours.setblocking(False)
-        made = self._workers[pid] = Worker(pid, ours, revision)
+        return pid, ours
+
+    def _hire(self, pid: int, channel: socket.socket, revision: Revision) -> Worker:
+        made = self._workers[pid] = Worker(pid, channel, revision)
         revision.workers.append(made)
         self._watch(made)
         return made
@@ -215,14 +243,18 @@ class Fleet:
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 ended = True
                 who = self._workers.pop(found[0], None)
+                if self._spare is not None and self._spare[0] == found[0]:
+                    self._spare[1].close()
+                    self._spare, self._spares_failed = None, self._spares_failed + 1
                 if who is not None:
                     self.told(who)  # its last words
                     self._gone(who, found[1])
         if ended:
+            self._ended_some = True
             self._end_orphans()
 
     def _end_orphans(self) -> None:
-        kill_orphans(self._workers)
+        kill_orphans([*self._workers, *([self._spare[0]] if self._spare is not None else [])])
 
     def _gone(self, who: Worker, status: int) -> None:
         revision = who.revision
@@ -335,6 +367,9 @@ class Fleet:
     def retire_all(self) -> bool:
         """Whether workers are left. Asked again and again at the end of the supervisor's life."""
         self._over = True
+        if self._spare is not None:
+            self._spare[1].close()  # which it sees, and ends
+            self._spare = None
         for who in self._workers.values():
             if who.kill_at is None:
                 self._retire(who)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -29,6 +30,12 @@ class Settings:
     invokes: tuple[str, ...] = ()
 
 
+def divided(put: bytes) -> tuple[bytes, bytes] | None:
+    """Settings and archive of what was put; None if it is too short."""
+    length = int.from_bytes(put[:4], "big")
+    return (put[4 : 4 + length], put[4 + length :]) if len(put) >= 4 + length and len(put) >= 4 else None
+
+
 def read_settings(data: bytes) -> Settings:
     """Raises BadSettings. Unknown fields are for later releases, and left alone."""
     try:
@@ -37,8 +44,7 @@ def read_settings(data: bytes) -> Settings:
         raise BadSettings(f"settings are not JSON: {error}") from None
     if not isinstance(given, dict):
         raise BadSettings("settings are no JSON object")
-    hints = get_type_hints(Settings)
-    values = {}
+    hints, values = _hints(), {}
     for each in fields(Settings):
         wire = _camel(each.name)
         if given.get(wire) is not None:
@@ -46,6 +52,11 @@ def read_settings(data: bytes) -> Settings:
     if not values.get("revision"):
         raise BadSettings("revision: must be given")
     return Settings(**values)
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Settings)
 
 
 def _checked(name: str, value: Any, wanted: Any) -> Any:

@@ -29,6 +29,7 @@ from minik8s.faas.runtime.fleet import Fleet
 from minik8s.faas.runtime.http1 import MAX_HEAD, Incoming, Reader, Refused
 from minik8s.faas.runtime.processes import adopt_orphans
 from minik8s.faas.runtime.revision import Worker
+from minik8s.faas.runtime.settings import read_settings
 
 WARM: Final = 0.1  # seconds without events before which only what everybody needs is imported
 QUIET: Final = 2.0  # seconds without a call after which one that was told to end does so
@@ -67,8 +68,9 @@ class Supervisor:
                 if fd in self._handlers:
                     self._handlers[fd]()
             now = time.monotonic()
-            if not events and not warm:
-                warm = _warm()
+            if not events:
+                warm = warm or _warm()
+                self._fleet.keep_spare()
             if now >= look or not events:
                 look = self._look(now)
                 if look == 0.0:
@@ -274,6 +276,7 @@ def _warm() -> bool:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
         unpack(pack_files({"func.py": b""}), Path(folder))  # its patterns are compiled at their first use
+    read_settings(b'{"revision": "rehearsal"}')
     gc.collect()
     gc.freeze()
     return True

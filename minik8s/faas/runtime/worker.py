@@ -1,24 +1,31 @@
-"""A worker's life: forked off the supervisor, it loads one revision, says so, and serves what it is lent."""
+"""A worker's life: forked off the supervisor, it loads one revision, says so, and serves what it is lent.
+
+A spare one is forked before anybody knows for what: it has gone through the motions when its code comes.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
+import importlib
 import os
 import signal
 import socket
+import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from minik8s.archives import BadArchive, unpack
+from minik8s.archives import BadArchive, pack_files, unpack
 from minik8s.faas.runtime import output, sync_worker
 from minik8s.faas.runtime.answers import traceback_of
 from minik8s.faas.runtime.board import Board
-from minik8s.faas.runtime.channel import tell
+from minik8s.faas.runtime.channel import receive_job, tell
 from minik8s.faas.runtime.contracts import Contract, LoadError, load, prepare
 from minik8s.faas.runtime.processes import become_worker
-from minik8s.faas.runtime.settings import Settings
+from minik8s.faas.runtime.settings import Settings, divided, read_settings
 
 if TYPE_CHECKING:
     from minik8s.faas.runtime.asgi import Lifespan
@@ -36,29 +43,60 @@ class Job(NamedTuple):
     board: Board
 
 
-def run(job: Job, channel_fd: int) -> None:
-    """Never returns: it is called in the forked child, on top of what the supervisor was doing."""
+def run(job: Job | None, board: Board, channel_fd: int) -> None:
+    """Never returns: it is called in the forked child, on top of what the supervisor was doing. Without a job it waits
+    for one."""
     status = 1
     try:
-        channel = _alone(job, channel_fd)
+        channel = _alone(channel_fd)
+        if job is None:
+            _rehearse()
+            job = _awaited(channel, board)
+        become_worker(job.settings.revision, job.uid)
         contract = _load(job, channel)
         if contract is not None:
             _serve(job, *contract, channel)
             status = 0
     except BaseException:  # whatever it is, it must not unwind into the supervisor's frames below
-        os.write(2, f"a worker of {job.settings.revision} has failed:\n{traceback.format_exc()}".encode())
+        what = f"a worker of {job.settings.revision}" if job is not None else "a spare worker"
+        os.write(2, f"{what} has failed:\n{traceback.format_exc()}".encode())
     finally:
         os._exit(status)
 
 
-def _alone(job: Job, channel_fd: int) -> socket.socket:
+def _awaited(channel: socket.socket, board: Board) -> Job:
+    """The job, when it comes. Ends the process if there will be none."""
+    received = receive_job(channel)
+    if received is None:
+        os._exit(0)
+    told, put = received
+    parts = divided(put)
+    assert parts is not None  # the supervisor has read it
+    return Job(read_settings(parts[0]), Path(told["folder"]), parts[1], told["uid"], board)
+
+
+def _rehearse() -> None:
+    """Do once what loading does, with code that does nothing: what is touched for the first time after a fork costs far
+    more than the work itself."""
+    before = list(sys.path), os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(pack_files({"rehearsal.py": b"async def main(params):\n    return params\n"}), Path(folder))
+        sys.path.insert(0, folder)
+        load(Path(folder), "rehearsal")
+        del sys.modules["rehearsal"]
+    sys.path[:] = before[0]
+    sys.path_importer_cache.pop(folder, None)
+    importlib.invalidate_caches()
+    asyncio.new_event_loop().close()
+
+
+def _alone(channel_fd: int) -> socket.socket:
     """Away with what belongs to the supervisor. Its objects stay, unused, so that nothing closes our descriptors."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     os.dup2(channel_fd, CHANNEL, inheritable=False) if channel_fd != CHANNEL else None
     os.closerange(CHANNEL + 1, max(map(int, os.listdir("/proc/self/fd"))) + 1)
-    become_worker(job.settings.revision, job.uid)
     output.capture()
     faulthandler.enable(2)  # a crash in native code tells where
     faulthandler.register(signal.SIGUSR1, 2)  # sent before an overdue worker is killed
