@@ -221,6 +221,7 @@ def patcher(call: Call, schema: Schema | None = None) -> Callable[[Json], Json]:
     if media == APPLY_PATCH:
         raise UnsupportedMediaType(
             "server-side apply (application/apply-patch+yaml) is not served yet: apply without --server-side"
+            " (helm 4: --server-side=false)"
         )
     if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH):
         known = ", ".join((JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH))
