@@ -6,6 +6,7 @@ what people have changed or added is left alone (`rbac.authorization.kubernetes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -133,7 +134,7 @@ PRIORITY_CLASSES = {
 
 
 def _objects(ca: str) -> Iterator[tuple[type[Object], Json]]:
-    """Everything by kind, in an order in which each can be created. `ca` is the cluster CA, PEM."""
+    """Everything by kind. `ca` is the cluster CA, PEM."""
     for name in NAMESPACES:
         yield Namespace, {"metadata": {"name": name}}
     for name, (value, description) in PRIORITY_CLASSES.items():
@@ -185,13 +186,28 @@ async def bootstrap(client: Client, *, ca: str, service_ip: str, address: str, p
 
     Idempotent: two masters may do it at once.
     """
-    for kind, document in _objects(ca):
-        try:
-            await client.create(kind, document)
-        except AlreadyExists:
-            if kind is ClusterRole:
-                await _complete(client, document)
+    objects = list(_objects(ca))
+    await _ensure_all(client, [each for each in objects if each[0] is Namespace])
+    await _ensure_all(client, [each for each in objects if each[0] is not Namespace])
     await kubernetes_service(client, service_ip, address, port)
+
+
+async def _ensure_all(client: Client, objects: Iterable[tuple[type[Object], Json]]) -> None:
+    """At once, so that they are one commit; the first error stands for all."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for kind, document in objects:
+                tasks.create_task(_ensure(client, kind, document))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _ensure(client: Client, kind: type[Object], document: Json) -> None:
+    try:
+        await client.create(kind, document)
+    except AlreadyExists:
+        if kind is ClusterRole:
+            await _complete(client, document)
 
 
 async def _complete(client: Client, document: Json) -> None:

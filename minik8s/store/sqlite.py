@@ -141,9 +141,8 @@ def _create(path: Path) -> None:
     os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     db = sqlite3.connect(fresh)
     try:
-        db.executescript(SCHEMA)
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {FORMAT}")
+        header = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
+        db.executescript(f"BEGIN; {SCHEMA} {header} COMMIT;")  # waits for the disk once
     finally:
         db.close()
     _rename(fresh, path)
