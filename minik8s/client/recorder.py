@@ -82,10 +82,10 @@ class Recorder:
         """All that was told so far has been written, or has failed to be."""
         return not self._waiting and self._queue.idle
 
-    async def run(self) -> None:
+    async def run(self, *, writers: int = WRITERS) -> None:
         """Write for ever, several at a time: one durable write takes milliseconds, a burst has hundreds."""
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(WRITERS):
+            for _ in range(writers):
                 tasks.create_task(self._work())
 
     async def _work(self) -> None:

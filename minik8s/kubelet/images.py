@@ -117,7 +117,8 @@ class Images:
         self._failed.pop(reference, None)
         self._known[reference] = (self._clock(), image)
         self.pulled[image.id] = self._clock()
-        await asyncio.to_thread(self.save)
+        if self._ledger is not None:
+            await asyncio.to_thread(self.save)
         seconds = self._clock() - begun
         text = f'Successfully pulled image "{reference}" in {seconds:.3g}s. Image size: {image.size} bytes.'
         tell("Normal", "Pulled", text)

@@ -53,6 +53,7 @@ class NodeStatus:
         self._facts = facts
         self._engine: EngineInfo | None = None
         self._images: list[ImageInfo] = []
+        self._ill = False  # runtime or network, when they were last looked at
         self._told: tuple[object, ...] = ()
         self._told_at = 0.0
         self._node: Node | None = None
@@ -119,11 +120,14 @@ class NodeStatus:
             "spec": {"taints": list(self._settings.taints)} if self._settings.taints else {},
             "status": self._status(health),
         }
+        self._told = ()
         try:
             self._node = await self._kit.client.create(Node, body)
+            if not self._ill and condition(self._node.status.conditions, "Ready") is not None:
+                self._told, self._told_at = self._key(health), self._kit.clock()  # it has been made with its status
         except AlreadyExists:
             self._node = await self._adopt(labels, annotations)
-        self._told, self._deleted = (), False
+        self._deleted = False
         await self._learn()
         await self._tell(health)
 
@@ -208,6 +212,9 @@ class NodeStatus:
     # -- being described
 
     async def _describe(self) -> None:
+        """Look now and then. Registering has just looked: if all was well then, the first look has time."""
+        if not self._ill:
+            await self._pause()
         while True:
             health = await self._health()
             try:
@@ -223,10 +230,12 @@ class NodeStatus:
                 )
             except StatusError as error:
                 log.debug("node status not written", error=str(error))
-            ill = health.runtime or health.network or self._deleted
-            pause = (RECHECK_SECONDS if ill else CHECK_SECONDS) * random.uniform(0.9, 1.0)
-            await wait_any(self._nudge, timeout=pause)
-            self._nudge.clear()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        pause = (RECHECK_SECONDS if self._ill or self._deleted else CHECK_SECONDS) * random.uniform(0.9, 1.0)
+        await wait_any(self._nudge, timeout=pause)
+        self._nudge.clear()
 
     async def _compare(self) -> None:
         """Whether the Node still says what it was told: others judge it when they do not hear from us."""
@@ -273,6 +282,7 @@ class NodeStatus:
         if self._check_network is not None:
             problem = await self._check_network()
             network = f"container runtime network not ready: {problem}" if problem else ""
+        self._ill = bool(runtime or network)
         return Health(runtime, network, disk_pressure=self.disk_pressure, routes=self.routes())
 
     def _status(self, health: Health) -> Json:
@@ -288,11 +298,14 @@ class NodeStatus:
             self._kit.clock(),
         )
 
+    def _key(self, health: Health) -> tuple[object, ...]:
+        """What the status is made of."""
+        extended = tuple(sorted(self._extended().items()))
+        return (health, self._engine, extended, len(self._images), self._settings.node_ip)
+
     async def _tell(self, health: Health) -> None:
         """Write the status when something in it changed, and every few minutes."""
-        extended = tuple(sorted(self._extended().items()))
-        key = (health, self._engine, extended, len(self._images), self._settings.node_ip)
-        now = self._kit.clock()
+        key, now = self._key(health), self._kit.clock()
         if key == self._told and now - self._told_at < self._settings.status_seconds:
             return
         status = self._status(health)

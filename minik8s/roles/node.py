@@ -74,6 +74,7 @@ Activity = tuple[str, Coroutine[Any, Any, Any]]
 DNS_LINK = "mk8s-dns"
 KNOWN_PATIENCE = 1.0  # seconds for the master to say which range is ours, if we know which it was
 SERVED = 100  # simulated nodes that answer logs and exec; a socket each
+SIMULATED_EVENTS = 2  # of all simulated nodes together that are written at once
 log = get_logger("node")
 
 
@@ -258,7 +259,8 @@ def simulated_nodes(
     pods = SharedPods(informers.of(Pod))
     recorder = Recorder(client, "kubelet", host=config.name)
     facts, started = read_facts(None), time.time()
-    activities: list[Activity] = [("kubelet events", recorder.run())]
+    # All nodes' events go by few connections, of which there are few in all: statuses and heartbeats go before.
+    activities: list[Activity] = [("kubelet events", recorder.run(writers=SIMULATED_EVENTS))]
     for number in range(config.replicas):
         name = config.name if config.replicas == 1 else f"{config.name}-{number}"
         settings = Settings(

@@ -34,7 +34,7 @@ from minik8s.scheduler.watching import Watching
 
 NAME = "default-scheduler"
 WRITERS = 64  # writes on their way at once
-EVENT_WRITERS = 16  # each binding makes an event; one at a time they would fall behind and be dropped
+EVENT_WRITERS = 16  # each binding makes an event; few at a time they would fall behind and be dropped
 LONGEST_TURN = 0.005  # seconds of deciding before others get the loop
 USAGE_PERIOD = 3.0  # seconds between looks at live utilisation, while a strategy goes by it
 EVENT_AGAIN = 300.0  # seconds after which an unchanged FailedScheduling is told again
@@ -74,8 +74,7 @@ class Scheduler:
         await self._watching.synced()
         await self._settings.informer.synced()
         async with asyncio.TaskGroup() as tasks:
-            for number in range(EVENT_WRITERS):
-                tasks.create_task(self._recorder.run(), name=f"scheduler events {number}")
+            tasks.create_task(self._recorder.run(writers=EVENT_WRITERS), name="scheduler events")
             tasks.create_task(self._follow_usage(), name="scheduler usage")
             for number in range(WRITERS):
                 tasks.create_task(self._write(), name=f"scheduler writer {number}")
