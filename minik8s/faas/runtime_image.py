@@ -299,6 +299,7 @@ def _packages(rootfs: _Rootfs, recipe: Recipe) -> None:
         _distribution(rootfs, site, distribution)
     if recipe.pip:
         _pip(rootfs, site)
+    rootfs.link(f"{_LIBRARY}/dist-packages", "site-packages")  # where Debian's own Python looks
 
 
 def _distribution(rootfs: _Rootfs, site: str, name: str) -> None:
