@@ -8,7 +8,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import click
@@ -78,6 +78,9 @@ def get(cluster: Cluster, name: str) -> None:
     for title, key in words:
         if status.get(key) not in (None, ""):
             click.echo(f"{title + ':':<11}{status[key]}")
+    if tasks := status.get("tasks"):
+        counts = ", ".join(f"{tasks[key]} {key}" for key in ("queued", "running", "succeeded", "failed") if tasks[key])
+        click.echo(f"{'Tasks:':<11}{tasks['total']}{f' ({counts})' if counts else ''}")
     _print_results(_results(cluster, name))
 
 
@@ -86,8 +89,9 @@ def get(cluster: Cluster, name: str) -> None:
 @cluster_options
 def cancel(cluster: Cluster, name: str) -> None:
     """End a job; its object and what it has written stay."""
-    cluster.wire.send("PATCH", _path(cluster, name), {"spec": {"cancel": True}}, content_type=MERGE)
-    click.echo(f'gpujob.hpc.minik8s.io "{name}" cancelled')
+    job = cluster.wire.send("PATCH", _path(cluster, name), {"spec": {"cancel": True}}, content_type=MERGE)
+    phase = (job.get("status") or {}).get("phase")
+    click.echo(f'gpujob.hpc.minik8s.io "{name}" {f"has ended already: {phase}" if phase in ENDED else "cancelled"}')
 
 
 @gpu.command()
@@ -135,10 +139,18 @@ def results(cluster: Cluster, name: str, directory: Path | None, file: str) -> N
             target = (folder / each["path"]).resolve()
             if not target.is_relative_to(folder):
                 raise click.ClickException(f"the server names a file outside of the folder: {each['path']!r}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as sink:
+            with opened(target) as sink:
                 bar.update(_copy(cluster, name, each["path"], 0, sink))
     click.echo(f"{len(chosen)} files ({total} bytes) in {folder}")
+
+
+def opened(target: Path) -> BinaryIO:
+    """A file to write a result into; its folders are made. Raises ClickException."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.open("wb")
+    except OSError as error:
+        raise click.ClickException(f"{target} cannot be written: {error.strerror}; choose a folder by -d") from None
 
 
 def _results(cluster: Cluster, name: str) -> list[Json]:

@@ -21,7 +21,14 @@ def test_a_job_is_watched_and_its_results_are_taken_home(slurm: Slurm) -> None:
     with served("--dashboard-write") as site, chromium() as browser:
         site.api("POST", "/api/v1/namespaces/default/secrets", slurm.login())
         site.api("POST", f"{HPC}/hpcclusters", slurm.cluster())
-        program = [f"echo 'begun {XSS}'", "sleep 6", "mkdir -p out", "echo made > out/a.txt", "echo over"]
+        program = [
+            f"echo 'begun {XSS}'",
+            "echo aside >&2",
+            "sleep 6",
+            "mkdir -p out",
+            "echo made > out/a.txt",
+            "echo over",
+        ]
         spec = {"run": program, "output": {"artifacts": ["out/a.txt"]}}
         site.api("POST", f"{HPC}/gpujobs", {"metadata": {"name": "prints"}, "spec": spec})
         with opened(browser, site, site.admin()) as page:
@@ -33,6 +40,8 @@ def test_a_job_is_watched_and_its_results_are_taken_home(slurm: Slurm) -> None:
             page.wait_for_selector(f".screen:has-text('begun {XSS}')")
             page.wait_for_selector(".screen:has-text('over')")
             page.wait_for_selector("text=The job has ended.")
+            page.select_option(".tools select", "stderr")
+            page.wait_for_selector(".screen:has-text('aside')")
             page.click(".tabs a:has-text('Overview')")
             page.wait_for_selector(".fields dd:has-text('Succeeded')")
             page.click(".tabs a:has-text('Results')")

@@ -1,18 +1,18 @@
 // The kinds that have pages: where they are in the API, and their columns. A column's value is what is sorted and
-// filtered; `cell` shows it otherwise; `wide` columns are left out on a phone.
+// filtered; `cell` shows it otherwise; `wide` columns are left out on a phone, where `narrow` is the width of others.
 
-import { condition, nodeState, podState, readyContainers, restarts, selectorText, took } from "./format.js";
+import { bytes, condition, nodeState, podState, quantity, readyContainers, restarts, selectorText, took } from "./format.js";
 import { Age, href, html, State } from "./ui.js";
 
 export const name = { title: "Name", value: (o) => o.metadata.name, width: "minmax(11rem, 2.4fr)" };
 export const namespace = { title: "Namespace", value: (o) => o.metadata.namespace ?? "", wide: true, width: "minmax(6rem, 1fr)" };
 export const age = {
   title: "Age", value: (o) => o.metadata.creationTimestamp, sort: (o) => -Date.parse(o.metadata.creationTimestamp),
-  cell: (o) => html`<${Age} time=${o.metadata.creationTimestamp} />`, width: "4.5rem", number: true,
+  cell: (o) => html`<${Age} time=${o.metadata.creationTimestamp} />`, width: "4.5rem", number: true, narrow: "2.8rem",
 };
 const text = (title, value, more = {}) => ({ title, value: (o) => value(o) ?? "", ...more });
 const count = (title, value, more = {}) => ({ title, value: (o) => Number(value(o) ?? 0), number: true, width: "6rem", ...more });
-const state = (value, title = "Status") => ({ title, value: (o) => value(o)[0], cell: (o) => html`<${State} of=${value(o)} />`, width: "minmax(8rem, 1fr)" });
+const state = (value, title = "Status") => ({ title, value: (o) => value(o)[0], cell: (o) => html`<${State} of=${value(o)} />`, width: "minmax(8rem, 1fr)", narrow: "minmax(0, 1.7fr)" });
 
 const rollout = (o) => {
   const wanted = o.spec.replicas ?? 1;
@@ -70,7 +70,7 @@ export const KINDS = [
     text("Version", (o) => o.status?.nodeInfo?.kubeletVersion, { wide: true }),
     text("Address", (o) => o.status?.addresses?.find((a) => a.type === "InternalIP")?.address, { width: "8rem" }),
     text("CPU", (o) => o.status?.capacity?.cpu, { number: true, width: "4rem", wide: true }),
-    text("Memory", (o) => o.status?.capacity?.memory, { number: true, width: "7rem", wide: true }), age,
+    { title: "Memory", value: (o) => bytes(quantity(o.status?.capacity?.memory ?? "0")), sort: (o) => quantity(o.status?.capacity?.memory ?? "0"), number: true, width: "7rem", wide: true }, age,
   ]),
   kind("deployments", "Deployment", "apps", "v1", true, "Deployments", [
     name, namespace, state(rollout), ready((o) => `${o.status?.readyReplicas ?? 0}/${o.spec.replicas ?? 1}`), image, age], { scale: true, restart: true, pods: true }),
@@ -112,7 +112,7 @@ export const KINDS = [
     text("State", (o) => (o.status?.currentStates ?? []).join(", "), { width: "minmax(6rem, 1.4fr)" }), count("Events", (o) => o.status?.events, { wide: true, width: "5rem" }),
     { title: "Took", value: (o) => took(o.status), number: true, width: "5rem", wide: true }, age]),
   kind("gpujobs", "GpuJob", "hpc.minik8s.io", "v1", true, "GPU jobs", [
-    name, namespace, state(phaseOf), text("Slurm ID", (o) => o.status?.jobId, { width: "6rem" }), text("Cluster", (o) => o.status?.clusterName || o.spec.clusterName, { wide: true }),
+    name, namespace, state(phaseOf), text("Slurm ID", (o) => o.status?.jobId, { wide: true, width: "6rem" }), text("Cluster", (o) => o.status?.clusterName || o.spec.clusterName, { wide: true }),
     text("Partition", (o) => o.status?.partition || o.spec.resources?.partition, { wide: true }), text("Reason", (o) => o.status?.reason, { wide: true }), age]),
   kind("hpcclusters", "HpcCluster", "hpc.minik8s.io", "v1", true, "Supercomputers", [
     name, namespace, state((o) => readiness(o, "Reachable"), "Reachable"), text("Host", (o) => o.spec.host ?? o.spec.type, { width: "minmax(8rem, 2fr)" }), age]),
@@ -120,7 +120,7 @@ export const KINDS = [
 ];
 
 export const EVENT_COLUMNS = [
-  { title: "Last seen", value: (o) => eventTime(o), sort: (o) => -Date.parse(eventTime(o)), cell: (o) => html`<${Age} time=${eventTime(o)} />`, width: "6rem" },
+  { title: "Last seen", value: (o) => eventTime(o), sort: (o) => -Date.parse(eventTime(o)), cell: (o) => html`<${Age} time=${eventTime(o)} />`, width: "6rem", narrow: "2.8rem" },
   { title: "Type", value: (o) => o.type, cell: (o) => html`<${State} of=${[o.type, o.type === "Warning" ? "bad" : "none"]} />`, width: "7rem", wide: true },
   text("Reason", (o) => o.reason, { width: "minmax(7rem, 1fr)" }),
   { title: "Object", value: (o) => `${o.involvedObject.kind}/${o.involvedObject.name}`, cell: (o) => involved(o), width: "minmax(8rem, 1.6fr)" },

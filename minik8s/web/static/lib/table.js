@@ -67,7 +67,7 @@ export function Table({ label, columns, items, loaded = true, error, open, short
     event.preventDefault();
   };
 
-  const grid = { gridTemplateColumns: shown.map((column) => (narrow ? column.width?.replace(/minmax\([^,]+,/, "minmax(0,") : column.width) ?? "minmax(0, 1fr)").join(" ") };
+  const grid = { gridTemplateColumns: shown.map((column) => (narrow ? column.narrow ?? column.width?.replace(/minmax\([^,]+,/, "minmax(0,") : column.width) ?? "minmax(0, 1fr)").join(" ") };
   const sortBy = (column) => {
     const index = columns.indexOf(column);
     setSort(([old, way]) => [index, old === index ? -way : 1]);

@@ -29,6 +29,14 @@ export function JobPart({ object }) {
   <${Card} title="Commands"><pre class="wrap value">${spec.script || [...(spec.build ?? []), ...(spec.run ?? [])].join("\n") || "–"}</pre></${Card}>`;
 }
 
+export function ClusterPart({ object }) {
+  const { spec, status = {} } = object;
+  return html`<${Card} title="Cluster"><${Fields} of=${[
+    ["Type", spec.type], ["Host", spec.host && `${spec.host}:${spec.port ?? 22}`], ["User", spec.user], ["By way of", spec.proxyJump?.host], ["Slurm", status.version], ["Jobs that go on", status.jobs],
+    ["Driver", spec.driver], ["Host key", spec.knownHosts ? "given" : status.hostKey ? "pinned on first use" : spec.hostKeyPolicy], ["Image", spec.local?.image],
+  ]} /></${Card}>`;
+}
+
 // What a job prints, from its last part on, for as long as it goes on.
 export function Output({ object }) {
   const { spec, status = {} } = object;
@@ -70,7 +78,7 @@ export function Output({ object }) {
     look();
     return () => { current = false; clearTimeout(timer); };
   }, [object.metadata.uid, file, ended]);
-  return html`<section class="logs"><div class="tools"><label>Stream <select value=${stream} onChange=${(e) => setStream(e.target.value)}><option>stdout</option><option>stderr</option></select></label>
+  return html`<section class="logs"><div class="tools"><label>Stream <select value=${stream} onChange=${(e) => setStream(e.target.value)}><option value="stdout">stdout</option><option value="stderr">stderr</option></select></label>
       ${nothing && html`<span class="quiet" role="status">Nothing has been written${ended ? "" : " yet"}.</span>`}${ended && !nothing && html`<span class="quiet" role="status">The job has ended.</span>`}</div>
     <${Notice} error=${error} />
     ${many ? html`<${Empty}>Each task has a file of its own (${file}): see the results.</${Empty}>` : html`<pre ref=${screen} class="screen wrap" tabindex="0" aria-label="Output of ${object.metadata.name}"></pre>`}</section>`;

@@ -10,7 +10,7 @@ import { Table } from "../lib/table.js";
 import { Card, Empty, Fields, href, html, Labels, Meter, Notice, State } from "../lib/ui.js";
 
 import { Calls, FunctionPart } from "./function.js";
-import { JobPart, Output, Results } from "./gpujob.js";
+import { ClusterPart, JobPart, Output, Results } from "./gpujob.js";
 import { History, RunPart, WorkflowPart } from "./workflow.js";
 
 export const Owned = ({ by, namespace }) => by.map((owner) => {
@@ -150,7 +150,7 @@ const Hidden = ({ object }) => html`<${Card} title="Data"><${Fields} of=${[["Typ
   <ul class="data">${Object.keys(object.data ?? {}).map((key) => html`<li key=${key}><b>${key}</b> <span class="quiet">hidden</span></li>`)}</ul></${Card}>`;
 
 export const PARTS = {
-  workflows: WorkflowPart, workflowruns: RunPart, gpujobs: JobPart, functions: FunctionPart,
+  workflows: WorkflowPart, workflowruns: RunPart, gpujobs: JobPart, hpcclusters: ClusterPart, functions: FunctionPart,
   deployments: Workload, replicasets: Workload, daemonsets: Workload, jobs: Workload, pods: Pod, nodes: Node, services: Service, ingresses: Ingress,
   horizontalpodautoscalers: Autoscaler, configmaps: Data, secrets: Hidden,
 };
