@@ -6,6 +6,7 @@ They are owned by nobody, lest they go with somebody: what is too much here is r
 
 from __future__ import annotations
 
+from minik8s.api.errors import StatusError
 from minik8s.api.kinds.environment import PLAIN, POOL_LABEL, Environment, environment_hash
 from minik8s.api.kinds.function import Function
 from minik8s.api.kinds.functionrevision import SHAPE_LABEL, FunctionRevision
@@ -16,7 +17,7 @@ from minik8s.client.controller import Controller
 from minik8s.client.informer import Informers
 from minik8s.client.recorder import Recorder
 from minik8s.controllers.ownership import index_by_controller
-from minik8s.controllers.pod_control import PodControl
+from minik8s.controllers.pod_control import PodControl, namespace_is_ending
 from minik8s.controllers.pod_facts import is_finished, is_ready
 from minik8s.faas.functions import pods
 from minik8s.faas.functions.revisions import Built, usual_shape
@@ -96,7 +97,12 @@ class PoolController(Controller):
         documents = await self._workshop.pods(make, namespace, f"function-pool-{make.environment[:8]}", count)
         newest = 0
         for document in documents:
-            made = await self.client.create(Pod, pods.for_pool(document, make), namespace)
+            try:
+                made = await self.client.create(Pod, pods.for_pool(document, make), namespace)
+            except StatusError as error:
+                if namespace_is_ending(error):
+                    return  # its functions are about to go
+                raise
             newest = int(made.metadata.resourceVersion)
         await self._pods.caught_up(str(newest))
 
