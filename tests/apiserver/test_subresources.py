@@ -229,8 +229,8 @@ async def test_health_version_and_metrics(api: Api) -> None:
     await api.get("/api/v1/unicorns")
     metrics = (await api.get("/metrics")).body.decode()
     assert (
-        'apiserver_request_total{verb="create",group="",version="v1",resource="namespaces",subresource="",code="201"} 3'
-        in metrics
+        'apiserver_request_total{verb="POST",group="",version="v1",resource="namespaces",subresource="",scope="resource",'
+        'code="201"} 3' in metrics
     )
     assert "unicorns" not in metrics
     assert "apiserver_request_duration_seconds_bucket{" in metrics
