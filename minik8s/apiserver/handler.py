@@ -126,7 +126,7 @@ class Handler:
         except Exception as error:
             log.exception("request failed", method=request.method, path=request.path, remedy=REPORT)
             response = error_response(InternalError(f"an internal error occurred: {type(error).__name__}"))
-        self.observe(request, info, response.code, time.perf_counter() - started)
+        self.observe(request, info, response.code, time.perf_counter() - started - response.waited)
         return response
 
     async def admit(self, request: ApiRequest, info: RequestInfo) -> User:

@@ -37,13 +37,17 @@ class ApiRequest(msgspec.Struct, gc=False):
 
 
 class ApiResponse(msgspec.Struct):
-    """Either a `body` or a `stream` of batches of frames, which whoever takes the response must `aclose()`."""
+    """Either a `body` or a `stream` of batches of frames, which whoever takes the response must `aclose()`.
+
+    `waited`: seconds for which nothing was done because the caller asked to wait; they make no request a slow one.
+    """
 
     code: int = 200
     body: bytes = b""
     content_type: str = JSON
     headers: Mapping[str, str] = {}
     stream: Frames | None = None
+    waited: float = 0.0
 
 
 def json_response(value: Any, code: int = 200) -> ApiResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -142,10 +143,12 @@ class WorkflowApi:
         seconds = spec.get("waitSeconds", 60)
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
             raise BadRequest("spec.waitSeconds: must be a number that is not negative")
+        began = time.perf_counter()
         found = await self._tokens.take(call.info.namespace, activity, worker, seconds)
-        if found is None:
-            return json_response({"kind": "WorkflowTask", "apiVersion": VERSION, "spec": spec, "status": {}}, 201)
-        return json_response(_shown(*found), 201)
+        nothing = {"kind": "WorkflowTask", "apiVersion": VERSION, "spec": spec, "status": {}}
+        response = json_response(nothing if found is None else _shown(*found), 201)
+        response.waited = time.perf_counter() - began
+        return response
 
     async def _report(self, call: Call) -> ApiResponse:
         """`status`: `{phase: Succeeded, output}`, `{phase: Failed, error, cause}`, `{phase: Running}`: a heartbeat."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from api_harness import TABLE, Api, pod
 
 from minik8s.api.kinds.serviceaccount import ServiceAccount
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import Attributes, Decision, User
 from minik8s.apiserver.handler import AllowAll
+from minik8s.apiserver.request import ApiResponse
 from minik8s.store.watch_cache import WatchCache
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -234,6 +236,17 @@ async def test_health_version_and_metrics(api: Api) -> None:
     )
     assert "unicorns" not in metrics
     assert "apiserver_request_duration_seconds_bucket{" in metrics
+
+
+async def test_waiting_that_was_asked_for_makes_no_request_slow(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def patient(*_: object) -> ApiResponse:
+        return ApiResponse(waited=100.0)
+
+    told: list[float] = []
+    monkeypatch.setattr(api.handler, "_dispatch", patient)
+    monkeypatch.setattr(api.handler, "observe", lambda request, info, code, seconds: told.append(seconds))
+    assert (await api.get("/api/v1/namespaces")).code == 200
+    assert told[0] < 0
 
 
 async def test_hpa_under_both_versions(api: Api) -> None:
