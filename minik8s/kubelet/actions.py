@@ -122,11 +122,16 @@ class Actions:
             async with asyncio.TaskGroup() as tasks:
                 if kit.volumes is not None and not action.established:
                     tasks.create_task(kit.volumes.setup(pod))
-                making = tasks.create_task(kit.runtime.create_sandbox(kit.specs.sandbox(pod, action.attempt)))
+                making = tasks.create_task(self._make_sandbox(pod, action.attempt))
                 filing = tasks.create_task(self._address_and_files(pod))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         return Where(making.result(), filing.result())
+
+    async def _make_sandbox(self, pod: Pod, attempt: int) -> str:
+        sandbox_id = await self.kit.runtime.create_sandbox(self.kit.specs.sandbox(pod, attempt))
+        self.worker.containers.made(sandbox_id)
+        return sandbox_id
 
     async def _address_and_files(self, pod: Pod) -> str:
         ip = self.kit.settings.node_ip
@@ -186,6 +191,7 @@ class Actions:
         spec = kit.specs.container(pod, container, image, action.attempt, action.crashes, place)
         self.memory.attempts = {**self.memory.attempts, action.name: action.attempt}
         container_id = await kit.runtime.create_container(spec)
+        self.worker.containers.made(container_id)
         self.event("Normal", "Created", f"Created container: {action.name}", container)
         if not await birth.up:
             return

@@ -8,7 +8,7 @@ from API and engine; while the API is away, what the node knew last goes on, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from minik8s.aio import periodic
@@ -36,7 +36,7 @@ from minik8s.kubelet.tokens import Tokens
 from minik8s.kubelet.volume_refresh import VolumeRefresh
 from minik8s.kubelet.volumes import Volumes
 from minik8s.net.base import NetworkError, PodNetwork
-from minik8s.runtime.base import Runtime, RuntimeFailure
+from minik8s.runtime.base import Runtime, RuntimeEvent, RuntimeFailure
 
 ENGINE_RETRY = 2.0  # seconds between looks while the engine does not answer
 LAST_LOOK = 2.0  # seconds after the end of a pod, for what the engine made of it in spite of us
@@ -102,7 +102,9 @@ class Kubelet(Controller):
             self.kit, facts, check_network=self._network_problem, extended=self.kit.devices.amounts
         )  # fmt: skip
         self.kit.devices.on_change(self.node.nudge, self._devices_changed)
-        self.pleg = Pleg(runtime, self.queue.add, settings.relist_seconds, self._is_our_doing)
+        self.pleg = Pleg(
+            runtime, self.queue.add, settings.relist_seconds, look_anew=self._look_anew, is_news=self._is_news
+        )  # fmt: skip
         self.housekeeping = Housekeeping(self.kit, self.node, lambda: list(self.pods))
         self._source.on_change(self._pod_changed)
 
@@ -148,9 +150,15 @@ class Kubelet(Controller):
             return None
         return worker.pod
 
-    def _is_our_doing(self, uid: str, action: str) -> bool:
+    def _is_news(self, event: RuntimeEvent) -> bool:
+        worker = self.workers_by_uid.get(event.pod_uid)
+        return worker is None or worker.is_news(event)
+
+    def _look_anew(self, uid: str, listed: Collection[str]) -> None:
         worker = self.workers_by_uid.get(uid)
-        return worker is not None and worker.starting and action in ("create", "start")
+        if worker is not None:
+            worker.containers.compare(listed)
+        self.queue.add(uid)
 
     async def _network_problem(self) -> str:
         try:
@@ -181,7 +189,7 @@ class Kubelet(Controller):
             await worker.close()
             del self.workers_by_uid[key]
             # A start that was cancelled may have gone on in the engine, and ended after the worker's last look.
-            return LAST_LOOK
+            return None if worker.containers.sure else LAST_LOOK
         return again
 
     async def _remove_stray(self, uid: str) -> None:

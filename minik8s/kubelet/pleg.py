@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from minik8s.aio import periodic
 from minik8s.kubelet.metrics import RELIST
 from minik8s.log import get_logger
-from minik8s.runtime.base import ContainerInfo, Runtime, RuntimeFailure
+from minik8s.runtime.base import ContainerInfo, Runtime, RuntimeEvent, RuntimeFailure
 
 log = get_logger("pleg")
 Snapshot = dict[str, frozenset[tuple[str, str]]]
@@ -33,7 +33,8 @@ def changed(before: Snapshot, after: Snapshot) -> set[str]:
 class Pleg:
     """`look(uid)` is called for every pod with news; `run()` is eternal.
 
-    `is_our_doing(uid, action)` spares the engine a list for what a worker is doing and will look at when it is done.
+    `look_anew(uid, ids)` is called where a list of everything differs from the one before; `ids` are the pod's
+    containers in it. `is_news(event)` spares looks at what a worker is doing (it looks when that is done) or has seen.
     """
 
     def __init__(
@@ -41,11 +42,14 @@ class Pleg:
         runtime: Runtime,
         look: Callable[[str], None],
         relist_seconds: float,
-        is_our_doing: Callable[[str, str], bool] = lambda uid, action: False,
+        *,
+        look_anew: Callable[[str, Collection[str]], None] | None = None,
+        is_news: Callable[[RuntimeEvent], bool] = lambda event: True,
     ) -> None:
         self._runtime = runtime
         self._look = look
-        self._is_our_doing = is_our_doing
+        self._look_anew = look_anew or (lambda uid, listed: look(uid))
+        self._is_news = is_news
         self._interval = relist_seconds
         self._known: Snapshot = {}
         self._relist_now = asyncio.Event()
@@ -61,7 +65,7 @@ class Pleg:
             async for event in events:
                 if not event.pod_uid:
                     self._relist_now.set()
-                elif not self._is_our_doing(event.pod_uid, event.action):
+                elif self._is_news(event):
                     self._look(event.pod_uid)
 
     async def _on_demand(self) -> None:
@@ -79,5 +83,5 @@ class Pleg:
             return
         RELIST.observe(time.perf_counter() - started)
         for uid in changed(self._known, fresh):
-            self._look(uid)
+            self._look_anew(uid, [container_id for container_id, _ in fresh.get(uid, ())])
         self._known = fresh

@@ -19,11 +19,12 @@ from minik8s.kubelet import metrics
 from minik8s.kubelet.actions import EXPECTED, Actions
 from minik8s.kubelet.kit import Kit
 from minik8s.kubelet.plan import Action, CreateSandbox, Finish, Plan, StartContainer, StopContainer, outcome, plan_pod
+from minik8s.kubelet.pod_containers import PodContainers
 from minik8s.kubelet.probes import PodProbes, Target
 from minik8s.kubelet.status import Json, known_status, pod_status, status_patch, termination_message
 from minik8s.kubelet.view import PodMemory, PodView, view
 from minik8s.log import get_logger
-from minik8s.runtime.base import ContainerInfo, RuntimeFailure
+from minik8s.runtime.base import ContainerInfo, RuntimeEvent, RuntimeFailure
 
 REPORT_RETRY = 2.0  # seconds after a status that could not be written
 QUIET = 1.0  # seconds in which a pod that is being started tells nothing: most are up by then, and one write tells all
@@ -38,7 +39,7 @@ class PodWorker:
         self.pod = pod  # the newest from the API
         self.finished = False  # nothing of it is left here, and the API knows
         self._wake = wake
-        self._fresh = fresh
+        self.containers = PodContainers(kit.runtime, pod.metadata.uid, fresh=fresh)
         self._starting_since = time.perf_counter() if fresh else 0.0  # 0 = it runs, or its start was not seen
         self._told: Json | None = None  # the status that the API has from us
         self._flight: dict[str, asyncio.Task[None]] = {}
@@ -72,6 +73,12 @@ class PodWorker:
         """Something is being made for it, after which it will be looked at."""
         return any(key == "sandbox" or key.startswith("start:") for key in self._busy())
 
+    def is_news(self, event: RuntimeEvent) -> bool:
+        """Whether an event of the engine asks for a look: not if one comes anyhow when what we do is done."""
+        news = self.containers.is_news(event)
+        ours = event.action in ("create", "start") and self.starting
+        return news and not ours and f"remove:{event.container_id}" not in self._busy()
+
     def retry_now(self) -> None:
         """Something that failed for lack of an object may succeed now."""
         self.memory.failures = {}
@@ -85,8 +92,7 @@ class PodWorker:
         if self.finished:
             return None
         self.memory.busy = frozenset(self._flight)
-        seen = [] if self._fresh else await self.kit.runtime.containers(self.uid)
-        self._fresh = False
+        seen = await self._look()
         now = self.kit.clock()
         # What was being done when the list was asked for may be missing in it, though it is done now.
         self.memory.busy |= frozenset(self._flight)
@@ -104,6 +110,15 @@ class PodWorker:
         again = await self._report(pod, seen, now)
         waits = [wait for wait in (plan.requeue_after, again) if wait is not None]
         return min(waits) if waits else None
+
+    async def _look(self) -> list[ContainerInfo]:
+        seen = await self.containers.look()
+        if not (seen or self._flight) and (self.pod.deleting or self.memory.gone):
+            seen = await self.containers.look(thorough=True)  # before the pod is called gone
+        news = [event for event in self.containers.meanwhile() if self.is_news(event)]
+        if news:
+            self._wake()
+        return seen
 
     def _pod_as_told(self) -> Pod:
         return msgspec.structs.replace(self.pod, status=known_status(self.pod.status, self._told))
@@ -138,7 +153,11 @@ class PodWorker:
         try:
             await self.actions.perform(action)
             metrics.OPERATIONS.labels(type(action).__name__).observe(time.perf_counter() - started)
+        except asyncio.CancelledError:
+            self.containers.unsure()  # the engine may go on with it
+            raise
         except EXPECTED as error:
+            self.containers.unsure()
             metrics.ERRORS.labels(type(action).__name__).inc()
             if isinstance(action, CreateSandbox | StartContainer):
                 self.actions.failed(name, error)
@@ -161,8 +180,9 @@ class PodWorker:
             asyncio.get_running_loop().call_soon(self._wake_after, action.key)
 
     def _wake_after(self, key: str) -> None:
-        """A sandbox whose containers are being started is no news: they are about to be."""
-        if key != "sandbox" or not any(key.startswith("start:") for key in self._busy()):
+        """A sandbox whose containers are being started is no news, nor is the first of several to be removed."""
+        followed_by = "start:" if key == "sandbox" else "remove:" if key.startswith("remove:") else ""
+        if not followed_by or not any(key.startswith(followed_by) for key in self._busy()):
             self._wake()
 
     def _busy(self) -> frozenset[str]:

@@ -292,6 +292,9 @@ class Runtime(Protocol):
     async def containers(self, pod_uid: str | None = None) -> list[ContainerInfo]:
         """All sandboxes and containers of this agent (of one pod), also those that have exited."""
 
+    async def inspect(self, container_ids: Sequence[str]) -> list[ContainerInfo]:
+        """Those of these that there are, without a look for others."""
+
     async def create_sandbox(self, spec: SandboxSpec) -> str:
         """Make (not start) a pod's sandbox; its id. If one with this uid and attempt runs already, that one's.
 

@@ -110,9 +110,12 @@ class DockerRuntime(DockerInventory, DockerStreams):
     async def containers(self, pod_uid: str | None = None) -> list[ContainerInfo]:
         listed = await self._listed("" if pod_uid is None else f"^/k8s_.*_{pod_uid}_[0-9]+$")
         # The list's own words on a container's state come later than its events; an inspect waits for the truth.
-        infos = await asyncio.gather(*(self._inspect(c.id) for c in listed))
-        known = (container_info(answer) for answer in infos if answer is not None)
-        return [info for info in known if info is not None and pod_uid in (None, info.pod_uid)]
+        return [info for info in await self.inspect([c.id for c in listed]) if pod_uid in (None, info.pod_uid)]
+
+    async def inspect(self, container_ids: Sequence[str]) -> list[ContainerInfo]:
+        answers = await asyncio.gather(*(self._inspect(each) for each in container_ids))
+        known = (container_info(answer) for answer in answers if answer is not None)
+        return [info for info in known if info is not None]
 
     async def _inspect(self, container_id: str) -> dict[str, Any] | None:
         async with self._heavy:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal
@@ -110,6 +110,10 @@ class FakeRuntime(FakeInventory, FakeStreams):
         self._check("containers")
         ids: Iterable[str] = self._containers if pod_uid is None else self._by_pod.get(pod_uid, ())
         return [self._containers[each].info for each in ids]
+
+    async def inspect(self, container_ids: Sequence[str]) -> list[ContainerInfo]:
+        self._check("inspect")
+        return [self._containers[each].info for each in container_ids if each in self._containers]
 
     async def create_sandbox(self, spec: SandboxSpec) -> str:
         self._check("create_sandbox")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -87,9 +87,15 @@ async def _begun(runtime: Stubborn) -> bool:
 class Counting(FakeRuntime):
     looks = 0
 
+    lists = 0
+
     async def containers(self, pod_uid: str | None = None) -> list[ContainerInfo]:
-        self.looks += pod_uid is not None
+        self.lists += pod_uid is not None
         return await super().containers(pod_uid)
+
+    async def inspect(self, container_ids: Sequence[str]) -> list[ContainerInfo]:
+        self.looks += bool(container_ids)
+        return await super().inspect(container_ids)
 
 
 async def test_a_start_costs_one_look_and_one_status(client: Client):
@@ -101,7 +107,9 @@ async def test_a_start_costs_one_look_and_one_status(client: Client):
         await one.ready("cheap")
         await asyncio.sleep(10)
         assert len(versions) == 2  # as it was made, and ready
-        assert runtime.looks == 1
+        assert (runtime.looks, runtime.lists) == (1, 0)  # what the engine has of the pod was made by us
+        await one.delete("cheap")
+        assert runtime.lists == 1  # before it is called gone
 
 
 async def test_crashes_are_backed_off_in_kubelets_steps(client: Client, runtime: FakeRuntime):
