@@ -53,10 +53,11 @@ class Seat(NamedTuple):
 class Note:
     """What becomes of a call, for its record."""
 
-    __slots__ = ("cold", "error", "revision", "status")
+    __slots__ = ("cold", "error", "loaded", "revision", "status", "waited")
 
     def __init__(self) -> None:
         self.status = 0
+        self.waited = self.loaded = 0.0  # seconds: for a place at a pod, and for the code to be there
         self.revision = self.error = ""
         self.cold = False
 
@@ -187,7 +188,7 @@ class Calls:
             parent = chain[-2] if len(chain) > 1 else ""
             self._records.add(target.namespace, Record(
                 trace.call, now, target.name, note.revision, note.status, self._clock() - began, note.cold, trace.id,
-                parent, note.error,
+                parent, note.error, note.waited, note.loaded,
             ))  # fmt: skip
 
     async def _perform(
@@ -195,7 +196,7 @@ class Calls:
     ) -> tuple[str, bytes] | None:
         deadline = self._clock() + self._hold
         while True:
-            seat = self._free_seat(target) or await self._seat(target, deadline, note)
+            seat = self._free_seat(target) or await self._waited(target, deadline, note)
             load, fleet, replica, revision = seat
             link: Link | None = None
             try:
@@ -276,6 +277,13 @@ class Calls:
         load.enter()
         return Seat(load, fleet, replica, revision)
 
+    async def _waited(self, target: Target, deadline: float, note: Note) -> Seat:
+        since = self._clock()
+        try:
+            return await self._seat(target, deadline, note)
+        finally:
+            note.waited += self._clock() - since
+
     async def _seat(self, target: Target, deadline: float, note: Note) -> Seat:
         """A place at a pod, as soon as there is one; to be left."""
         while True:
@@ -315,8 +323,11 @@ class Calls:
         _, fleet, replica, revision = seat
         try:
             if revision.name not in replica.loaded and (replica.fresh or not isinstance(sent.body, bytes)):
-                note.cold = True
-                outcome = await self._loader.ensure(replica, revision)
+                note.cold, since = True, self._clock()
+                try:
+                    outcome = await self._loader.ensure(replica, revision)
+                finally:
+                    note.loaded += self._clock() - since
                 if outcome.fault:
                     raise LoadError(f"{revision.name} cannot be loaded: {outcome.fault}")
             link = replica.idle(revision.name) or await replica.connect()

@@ -21,8 +21,8 @@ from minik8s.api.kinds.functionrevision import LOAD_ERROR, LOADED, FunctionRevis
 from minik8s.api.kinds.secret import Secret
 from minik8s.client.base import Client
 from minik8s.clock import Clock, rfc3339, system_clock
-from minik8s.faas.gateway.fleet import Place, Replica
-from minik8s.faas.gateway.upstream import Lost, Overdue, connect
+from minik8s.faas.gateway.fleet import Replica
+from minik8s.faas.gateway.upstream import Lost, Overdue
 from minik8s.faas.gateway.view import Revision, View
 from minik8s.faas.gateway.wire import Sent
 from minik8s.log import get_logger
@@ -100,10 +100,10 @@ class Loader:
             code = await self._codes.of(revision)
             settings = await self._client.transport.request("GET", _path(self._client, revision, "settings"))
             body = struct.pack(">I", len(settings)) + settings + code
-            status, answer = await self._send(replica.place, revision, body)
+            status, answer = await self._send(replica, revision, body)
             if status == 401:  # the key is another one than we have read
                 self._key = b""
-                status, answer = await self._send(replica.place, revision, body)
+                status, answer = await self._send(replica, revision, body)
         except StatusError as error:
             return Outcome(trouble=ServiceUnavailable(f"{revision.name} cannot be loaded now: {error.message}"))
         except OSError as error:
@@ -124,21 +124,26 @@ class Loader:
         )
         return Outcome(trouble=ConnectionError(f"{replica.place.key} answered {status}: {message}"))
 
-    async def _send(self, place: Place, revision: Revision, body: bytes) -> tuple[int, bytes]:
+    async def _send(self, replica: Replica, revision: Revision, body: bytes) -> tuple[int, bytes]:
+        place = replica.place
         if not self._key:
             secret = await self._client.get(Secret, KEY[1], KEY[0])
             self._key = base64.b64decode(secret.data.get("hmac", ""))
         token = hmac.new(self._key, place.key.encode(), "sha256").hexdigest()
         lines = f"Host: {place.address}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/octet-stream\r\n"
         target = f"/-/revisions/{revision.name}".encode()
-        link = await connect(place.address, place.port)
+        link, status = await replica.connect(), 0
         try:
             answer = await link.call(Sent(b"PUT", target, lines.encode(), body, len(body)), b"", LOAD_TIMEOUT)
-            return answer.status, await answer.body.all(1 << 20)
+            said, status = await answer.body.all(1 << 20), answer.status
+            return status, said
         except ValueError:
             raise Lost("the answer is too long") from None
         finally:
-            link.abort()
+            if status != 200:
+                link.abort()
+            # The runtime has not handed it to anybody yet: the first call of the revision may have it.
+            replica.done(revision.name, link, asyncio.get_running_loop().time())
 
 
 def _path(client: Client, revision: Revision, subresource: str) -> str:

@@ -26,7 +26,8 @@ COLD = metrics.Counter(
 
 
 class Record(NamedTuple):
-    """A call that has ended. `time` in Unix seconds, when it came; `parent` is the function that handed over to it."""
+    """A call that has ended. `time` in Unix seconds, when it came; `parent` is the function that handed over to it.
+    Of its `seconds` it was `waited` for a place at a pod, and for the code to be `loaded` there."""
 
     id: str
     time: float
@@ -38,12 +39,15 @@ class Record(NamedTuple):
     trace: str
     parent: str
     error: str
+    waited: float = 0.0
+    loaded: float = 0.0
 
     def shown(self) -> Json:
         return {
             "id": self.id, "time": rfc3339_milli(self.time), "function": self.function, "revision": self.revision,
             "status": self.status, "seconds": round(self.seconds, 6), "cold": self.cold, "traceId": self.trace,
             "parent": self.parent, "error": self.error,
+            "waitSeconds": round(self.waited, 6), "loadSeconds": round(self.loaded, 6),
         }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from minik8s.faas.gateway.fleet import Fleet
 from minik8s.faas.gateway.gateway import Gateway
 from minik8s.store.memory import MemoryStore
 from minik8s.store.watch_cache import WatchCache
+from tests.patience import patience
 
 Json = dict[str, Any]
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,13 +49,15 @@ ADDRESSES = (f"127.{10 + os.getpid() % 200}.{n // 250}.{1 + n % 250}" for n in i
 
 
 class Pod:
-    """A runtime. `calls` are those that it has begun; `puts` the revisions that were put."""
+    """A runtime. `calls` are those that it has begun; `puts` the revisions that were put; `ports` those of the gateway
+    that anything came from, in order."""
 
     def __init__(self, name: str, behaviours: Mapping[str, Behaviour]) -> None:
         self.name, self.address = name, next(ADDRESSES)
         self.revisions: dict[str, str] = {}
         self.calls: list[web.Request] = []
         self.puts: list[Json] = []
+        self.ports: list[int] = []
         self.in_flight = self.most = 0
         self.sulks = 0  # puts that it does not take for reasons of its own
         self._behaviours = behaviours
@@ -77,6 +80,7 @@ class Pod:
         token = hmac.new(KEY, f"default/{self.name}".encode(), "sha256").hexdigest()
         if request.headers.get("Authorization") != f"Bearer {token}":
             return web.json_response({"message": "wrong token"}, status=401)
+        self.ports.append(_port(request))
         if self.sulks:
             self.sulks -= 1
             return web.Response(status=503)
@@ -96,12 +100,18 @@ class Pod:
             response.force_close()
             return response
         self.calls.append(request)
+        self.ports.append(_port(request))
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
         try:
             return await self._behaviours[self.revisions[revision]](request)
         finally:
             self.in_flight -= 1
+
+
+def _port(request: web.Request) -> int:
+    assert request.transport is not None
+    return int(request.transport.get_extra_info("peername")[1])
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -236,7 +246,7 @@ class Site:
 
     async def until(self, test: Callable[[], Any], seconds: float = 5.0) -> Any:
         """For what nobody tells of: looks at each turn of the loop's I/O."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patience(seconds)):
             while not (found := test()):
                 await asyncio.sleep(0.005)
         return found

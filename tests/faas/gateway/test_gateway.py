@@ -106,7 +106,20 @@ async def test_calls_wait_for_the_first_pod_and_the_scaler_is_told_at_once() -> 
         assert [(await call)[0] for call in calls] == [200] * 5
         shown = it.gateway.records.shown("default", "f")["items"]
         assert [each["cold"] for each in shown] == [True] * 5
+        assert all(0 < each["waitSeconds"] + each["loadSeconds"] < each["seconds"] for each in shown)
         await it.until(lambda: it.demands[-1]["functions"]["default/f"][0]["concurrency"] == 0)  # the last, and silence
+
+
+async def test_the_connection_that_brought_the_code_carries_the_call_that_waited_for_it() -> None:
+    async with site() as it:
+        await it.simple(pods=0)
+        call = asyncio.create_task(it.call())
+        await it.asked.wait()
+        pod = await it.pod("f-0", "f")
+        assert (await call)[0] == 200
+        assert (await it.call())[0] == 200
+        assert len(pod.ports) == 3
+        assert len(set(pod.ports)) == 1
 
 
 async def test_a_pod_that_does_not_listen_yet_is_tried_until_it_does() -> None:
