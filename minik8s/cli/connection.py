@@ -68,6 +68,10 @@ class Cluster:
         return Kinds(self.wire)
 
 
+class NoCluster(click.ClickException):
+    """Nothing says which cluster to speak with."""
+
+
 class Entry(NamedTuple):
     """A context of a kubeconfig, resolved. Paths are relative to `folder`."""
 
@@ -105,10 +109,10 @@ def find_entry(choice: Choice, environment: Mapping[str, str] = os.environ) -> E
     if not cluster.get("server") and (inside := _inside_a_pod(environment)):
         return inside
     if not cluster.get("server"):
-        places = ", ".join(map(str, files))
-        raise click.ClickException(
-            f'no cluster to speak with (looked in {places}): "minik8s init" makes one, --kubeconfig FILE names another'
-        )
+        hint = '"minik8s init" makes one, --kubeconfig FILE names another'
+        if any((file.parent / "node").is_dir() for file in files):
+            hint = "this machine is a node; name a copy of the master's admin.kubeconfig by --kubeconfig FILE"
+        raise NoCluster(f"no cluster to speak with (looked in {', '.join(map(str, files))}): {hint}")
     return Entry(cluster, user, str(context.get("namespace", "")), folder)
 
 

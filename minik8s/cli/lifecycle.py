@@ -18,6 +18,7 @@ from minik8s.config import Config, save
 
 START_PATIENCE = 60.0  # seconds; no deadline that a slow machine could not meet
 STOP_PATIENCE = 60.0
+WAY_PATIENCE = 10.0  # for the others to have heard of a node that joins
 SIGNS = "|/-\\"  # of the spinner
 
 data_dir_option = click.option(
@@ -84,6 +85,22 @@ def join(address: str, config_file: Path | None, **flags: Any) -> None:
         if process.has_systemd():
             process.install_unit(config.data_dir)
     _start(config)
+    if config.runtime != "fake":
+        _tell_ways(config)
+
+
+def _tell_ways(config: Config) -> None:
+    """What is in the way between pods here and elsewhere is told now, not when somebody misses a packet."""
+    from minik8s.cli.diagnosis import BAD
+    from minik8s.cli.doctor import show
+    from minik8s.cli.doctor_net import from_here
+
+    found = from_here(config, patience=WAY_PATIENCE)
+    for finding in found:
+        if finding.state == BAD:
+            show(finding)
+    if found and not any(finding.state == BAD for finding in found):
+        click.echo(f"pods here reach those of the other node{'s' * (len(found) > 1)} ({len(found)})")
 
 
 @click.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import msgspec
@@ -46,7 +46,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 class KubeletServer:
     """`pages` are further paths, such as `/metrics` and `/stats/summary`, each with who makes them; `queried` such as
-    depend on the query."""
+    depend on the query. `readers` are (user, path) of who besides the API server may ask for what."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class KubeletServer:
         *,
         pages: Mapping[str, Page] | None = None,
         queried: Mapping[str, Asked] | None = None,
+        readers: Collection[tuple[str, str]] = (),
         clock: Clock = system_clock,
     ) -> None:
         self._runtime = runtime
@@ -63,6 +64,7 @@ class KubeletServer:
         self._pods = pods
         self._pages = dict(pages or {})
         self._queried = dict(queried or {})
+        self._readers = frozenset(readers)
         self._clock = clock
         self._engine = EnginePages(runtime, pods, clock=clock)
         self._answering: set[asyncio.Task[object]] = set()
@@ -70,7 +72,7 @@ class KubeletServer:
     # -- listening
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._noted, _errors, _only_the_api_server])
+        app = web.Application(middlewares=[self._noted, _errors, self._only_the_api_server])
         app.router.add_get("/healthz", _healthz)
         app.router.add_get("/pods", self._list)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
@@ -97,6 +99,18 @@ class KubeletServer:
             for task in self._answering:  # shells and followed logs would not end by themselves
                 task.cancel()
             await runner.cleanup()
+
+    @web.middleware
+    async def _only_the_api_server(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path != "/healthz":
+            certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
+            if not certificate:
+                raise Unauthorized("Unauthorized: the kubelet knows its clients by certificate")
+            names = [pair for name in certificate.get("subject", ()) for pair in name]
+            who = next((value for key, value in names if key == "commonName"), "")
+            if ("organizationName", MASTERS) not in names and (who, request.path) not in self._readers:
+                raise Forbidden(f'Forbidden (user="{who}", path="{request.path}")')
+        return await handler(request)
 
     @web.middleware
     async def _noted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -235,16 +249,3 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = web.json_response(status.to_status(), status=status.code)
     response.force_close()
     return response
-
-
-@web.middleware
-async def _only_the_api_server(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if request.path != "/healthz":
-        certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
-        if not certificate:
-            raise Unauthorized("Unauthorized: the kubelet knows its clients by certificate")
-        names = [pair for name in certificate.get("subject", ()) for pair in name]
-        if ("organizationName", MASTERS) not in names:
-            who = next((value for key, value in names if key == "commonName"), "")
-            raise Forbidden(f'Forbidden (user="{who}", path="{request.path}")')
-    return await handler(request)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import re
+import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from minik8s import pki
@@ -36,7 +38,6 @@ from minik8s.roles.identity import (
 
 TOKEN = re.compile(r"(?P<id>[a-z0-9]{6})\.(?P<secret>[a-z0-9]{16})\.(?P<hash>[0-9a-f]{64})")
 SIGNING_PATIENCE = 30.0  # seconds
-Probe = Callable[[Config], Awaitable[str]]  # what is wrong with the way to the other nodes, in words; "" for nothing
 
 
 class Token(NamedTuple):
@@ -53,11 +54,10 @@ def parse_token(text: str) -> Token:
     return Token(f"{match['id']}.{match['secret']}", match["hash"])
 
 
-async def join(config: Config, *, probe: Probe | None = None, clock: Clock = system_clock) -> NodeIdentity:
+async def join(config: Config, *, clock: Clock = system_clock) -> NodeIdentity:
     """The identity of this node in the cluster of `config.join`; what an earlier join has left is used again.
 
-    Certificates that are only old are left to be renewed while the node runs: the master may be away. `probe` looks at
-    what else a node needs, before the master is asked for anything. Raises JoinError.
+    Certificates that are only old are left to be renewed while the node runs: the master may be away. Raises JoinError.
     """
     identity = read_node_identity(config)
     state = standing(identity, node_names(config), clock())
@@ -72,13 +72,24 @@ async def join(config: Config, *, probe: Probe | None = None, clock: Clock = sys
         why = "this machine is not a node yet" if state == "new" else "the certificate of this node has expired"
         raise JoinError(f"{why}: give it a --token, made by 'minik8s token create' on the master")
     token = parse_token(config.token)
+    _check_address(config)
     ca = await _trusted_ca(config, token, clock)
-    if probe is not None and (problem := await probe(config)):
-        raise JoinError(problem)
     pki.write_private(identity.ca_file, ca)
     await _request(config, identity, CLIENT_SIGNER, token.credential)
     await _request(config, identity, SERVING_SIGNER)
     return identity
+
+
+def _check_address(config: Config) -> None:
+    """A set address that this machine has not would make a node that nobody reaches."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((config.ip, 0))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise JoinError(
+                    f"no link of this machine has the address {config.ip}: set --node-ip to one that 'ip address' shows"
+                ) from None
 
 
 async def renew(config: Config) -> None:

@@ -193,7 +193,10 @@ async def _real(
     pages = {**figures, "/pod-network": reached, "/devices": told_devices}
     gateway = open_gateway(config, client, informers)
     queried = {} if gateway is None else {"/functions/calls": gateway.page}
-    server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages=pages, queried=queried)
+    server = KubeletServer(
+        runtime, RuntimeLookup(pods, runtime), pods, pages=pages, queried=queried,
+        readers=[(NODE_PREFIX + config.name, "/pod-network")],  # 'minik8s join', on this machine
+    )  # fmt: skip
     context = credentials.server(identity.serving, identity.ca_file)
 
     async def readdress(address: str) -> None:

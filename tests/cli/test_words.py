@@ -94,6 +94,12 @@ def test_which_cluster(tmp_path: Path) -> None:
     assert find_entry(Choice(), own).cluster["server"] == "https://own:1"
 
 
+def test_a_worker_has_no_kubeconfig_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "node").mkdir()
+    with pytest.raises(click.ClickException, match="this machine is a node; name a copy of the master's"):
+        find_entry(Choice(), {"HOME": "/nowhere", "MINIK8S_DATA_DIR": str(tmp_path)})
+
+
 def test_kubeconfig_in_yaml_with_files(cli: Cli) -> None:
     import base64
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 
@@ -239,6 +240,11 @@ def test_doctor_net_says_what_is_in_the_way(net: Net, cluster: Cluster) -> None:
     assert (code, well) == (1, [w for w in well if w.startswith("h1 -> h3")])
     assert "h1 -> h2: h2 itself answers, packets in VXLAN do not come back: UDP port 8472 is blocked between" in ill[0]
     assert "iptables -I INPUT -p udp --dport 8472 -j ACCEPT" in ill[0]
+    # The worker itself tells it, too, as it does when it joins; it has no kubeconfig.
+    here = {**os.environ, "MINIK8S_DATA_DIR": str(cluster.agents["h2"].data), "KUBECONFIG": "", "HOME": "/nowhere"}
+    ended = h2.minik8s("doctor", "net", "-o", "json", check=False, env=here)
+    assert ended.code == 1
+    assert "h2 -> h1: h1 itself answers, packets in VXLAN do not come back" in ended.json[0]["detail"]
     cluster.lab.heal()
 
     cluster.lab.block(h2, "ip protocol udp udp dport 8472 ip length > 1400")

@@ -235,13 +235,11 @@ async def test_an_address_that_the_master_does_not_speak_for_has_its_remedy(tmp_
             await join(config)
 
 
-async def test_what_else_a_node_needs_is_looked_at_before_anything_is_asked_for(tmp_path):
-    async def probe(config):
-        return f"UDP 8472 from {config.name} is blocked"
-
+async def test_an_address_that_this_machine_has_not_is_told_before_anything_is_asked_for(tmp_path):
     async with master_at(tmp_path) as place:
-        with pytest.raises(JoinError, match="UDP 8472 from w1 is blocked"):
-            await join(place.worker("w1", await place.token()), probe=probe)
+        config = replace(place.worker("w1", await place.token()), node_ip="192.0.2.77")
+        with pytest.raises(JoinError, match="no link of this machine has the address 192"):
+            await join(config)
         assert (await place.client.list(CertificateSigningRequest)).items == ()
 
 

@@ -187,7 +187,10 @@ async def cluster(runtime: Runtime) -> AsyncIterator[Cluster]:
             pods = Informer(client, client.resource(Pod), Pod, fields="spec.nodeName=n1")
             master = _trusting(folder, "master")
             api = ApiServer(handler, streams=NodeStreams(client, master))
-            server = KubeletServer(runtime, RuntimeLookup(pods, runtime), pods, pages={"/metrics": _metrics})
+            server = KubeletServer(
+                runtime, RuntimeLookup(pods, runtime), pods, pages={"/metrics": _metrics, "/pod-network": _empty},
+                readers=[("system:node:n2", "/pod-network")],
+            )  # fmt: skip
             async with (
                 background(pods.run()),
                 server.listening("127.0.0.1", 0, _serving(folder, "kubelet")) as kubelet,
@@ -209,6 +212,10 @@ async def cluster(runtime: Runtime) -> AsyncIterator[Cluster]:
                     master,
                     _trusting(folder, "stranger"),
                 )
+
+
+async def _empty() -> tuple[str, bytes]:
+    return "application/json", b"{}"
 
 
 async def _metrics() -> tuple[str, bytes]:

@@ -54,6 +54,7 @@ async def test_only_the_api_server_may_ask_but_everybody_whether_it_lives(fake: 
     code, status = await ask(fake.kubelet, "/exec/default/web/app?command=id&output=1", fake.stranger)
     assert (code, status["reason"]) == (403, "Forbidden")
     assert "system:node:n2" in status["message"]
+    assert await ask(fake.kubelet, "/pod-network", fake.stranger) == (200, {})  # it is a reader of that page alone
 
 
 async def test_pods_are_listed(fake: Cluster) -> None:
