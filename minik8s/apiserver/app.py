@@ -15,14 +15,12 @@ from minik8s.apiserver import routes
 from minik8s.apiserver.auth import User
 from minik8s.apiserver.handler import Handler
 from minik8s.apiserver.http_request import Request
-from minik8s.apiserver.http_server import Server
+from minik8s.apiserver.http_server import Server, listening
 from minik8s.apiserver.request import ApiRequest, ApiResponse, error_response
 from minik8s.apiserver.routes import RequestInfo
 from minik8s.apiserver.served import SUBRESOURCES
 from minik8s.log import REPORT, get_logger
 
-HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
-BACKLOG = 1024
 # Cheaper than to read each path twice: what it does not find is no stream.
 _MAYBE_STREAMED = re.compile("|".join(f"/{name}" for name, row in SUBRESOURCES.items() if row.streamed))
 
@@ -49,16 +47,8 @@ class ApiServer:
         self, host: str | None, port: int, context: ssl.SSLContext | None = None
     ) -> AsyncIterator[tuple[str, int]]:
         """Listen as long as the body runs; yields (address, port) of the first socket."""
-        server = Server(self._serve)
-        handshake = HANDSHAKE_TIMEOUT if context is not None else None
-        listener = await asyncio.get_running_loop().create_server(
-            server, host, port, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=handshake
-        )
-        try:
-            yield listener.sockets[0].getsockname()[:2]
-        finally:
-            listener.close()
-            await server.close()
+        async with listening(Server(self._serve), host, port, context) as address:
+            yield address
 
     async def serve(self, host: str | None, port: int, context: ssl.SSLContext | None = None) -> None:
         async with self.listening(host, port, context):

@@ -22,7 +22,7 @@ from minik8s.apiserver.body import MAX_BODY
 from minik8s.apiserver.http_deadline import Deadline
 from minik8s.apiserver.http_request import MAX_HEADERS, Request, read_head
 from minik8s.apiserver.http_writer import Writer
-from minik8s.apiserver.request import error_response
+from minik8s.apiserver.request import Push, error_response
 from minik8s.takeover import taken_over
 
 if TYPE_CHECKING:
@@ -89,9 +89,10 @@ class Connection(asyncio.BufferedProtocol):
             self._subject = (names[0] if names else "", organizations)
         return self._subject
 
-    def push(self, chunk: bytes) -> bool:
+    @property
+    def push(self) -> Push:
         """See `Writer.push`."""
-        return self._writer.push(chunk)
+        return self._writer.push
 
     @asynccontextmanager
     async def taken_over(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from minik8s.apiserver.http1 import Connection
 from minik8s.apiserver.http_connections import Connections
 from minik8s.apiserver.http_request import Request
 from minik8s.apiserver.request import ApiResponse
+from minik8s.apiserver.tls_listener import BACKLOG, TlsListener
 
 SHUTDOWN = 1.0  # seconds that requests have to be finished when the server stops
 
@@ -37,3 +40,21 @@ class Server(Connections[Connection]):
             await asyncio.gather(*tasks, return_exceptions=True)
         for one in list(self.connections):
             one.transport.abort()
+
+
+@asynccontextmanager
+async def listening(
+    server: Server, host: str | None, port: int, context: ssl.SSLContext | None
+) -> AsyncIterator[tuple[str, int]]:
+    """Listen as long as the body runs, by TLS if there is a `context`; yields (address, port) of the first socket."""
+    listener: TlsListener | asyncio.Server
+    if context is None:
+        listener = await asyncio.get_running_loop().create_server(server, host, port, backlog=BACKLOG)
+    else:
+        listener = TlsListener(context, server)
+        await listener.listen(host, port)
+    try:
+        yield listener.sockets[0].getsockname()[:2]
+    finally:
+        listener.close()
+        await server.close()

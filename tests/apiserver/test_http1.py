@@ -17,7 +17,7 @@ from tls_harness import Authority
 
 from minik8s.apiserver import http1, http_writer
 from minik8s.apiserver.http_request import Request
-from minik8s.apiserver.http_server import Server
+from minik8s.apiserver.http_server import Server, listening
 from minik8s.apiserver.request import ApiResponse, Frames
 
 GET = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -120,14 +120,8 @@ async def peer(
     echo = Echo()
     server = Server(echo.serve)
     context = authority.server_context() if authority else None
-    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0, ssl=context)
-    try:
-        yield Peer(
-            listener.sockets[0].getsockname()[1], authority.client_context() if authority else None, echo, server
-        )
-    finally:
-        listener.close()
-        await server.close()
+    async with listening(server, "127.0.0.1", 0, context) as (_, port):
+        yield Peer(port, authority.client_context() if authority else None, echo, server)
 
 
 async def test_requests_are_answered_in_order_however_they_are_cut(peer: Peer) -> None:
