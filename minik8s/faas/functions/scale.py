@@ -70,10 +70,13 @@ def decide(seen: Seen, bounds: Bounds) -> Decision:
     elif quiet >= bounds.idle:
         number, kind, why = 0, IDLE, f"no call for {bounds.idle:g}s"
     elif seen.waiting:
-        number, kind = max(wanted, urgent, 1), HELD
+        number, kind = max(wanted, urgent, seen.desired, 1), HELD
         why = f"{seen.waiting} calls wait for a replica: {_calls(brief, bounds)} over the last {PANIC:g}s"
     elif wanted:
-        number, kind, why = wanted, MEAN, f"{_calls(mean, bounds)} in flight over the last {STABLE:g}s"
+        # What held calls have brought does not go before the last seconds ask for less, or it would come again.
+        number, kind = max(wanted, min(urgent, seen.desired)), MEAN
+        told = (mean, STABLE) if number == wanted else (brief, PANIC)
+        why = f"{_calls(told[0], bounds)} in flight over the last {told[1]:g}s"
     else:
         number, kind, why = 1, WARM, f"called within the last {bounds.idle:g}s"
     if seen.loading and number < 1:
