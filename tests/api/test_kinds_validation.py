@@ -248,6 +248,14 @@ def hpa(**spec: Any) -> Json:
     return {"kind": "HorizontalPodAutoscaler", "spec": whole}
 
 
+def cpu(**target: Any) -> Json:
+    return {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", **target}}}
+
+
+def policy(**change: Any) -> Json:
+    return {"scaleDown": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 15, **change}]}}
+
+
 def request(**spec: Any) -> Json:
     pem = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K"  # the first line of one
     whole = {"request": pem, "signerName": "example.com/x", "usages": ["client auth"], **spec}
@@ -339,6 +347,20 @@ RULES: list[tuple[str, Json, str, str]] = [
     (HPA, hpa(minReplicas=0), "spec.minReplicas", INVALID),
     (HPA, hpa(maxReplicas=0), "spec.maxReplicas", INVALID),
     (HPA, hpa(minReplicas=4), "spec.maxReplicas", INVALID),
+    (HPA, hpa(metrics=[{"type": "Cpu"}]), "spec.metrics[0].type", UNKNOWN),
+    (HPA, hpa(metrics=[{"type": "Pods"}]), "spec.metrics[0].pods", REQUIRED),
+    (HPA, hpa(metrics=[{**cpu(averageUtilization=5), "pods": {}}]), "spec.metrics[0].pods", FORBIDDEN),
+    (HPA, hpa(metrics=[cpu()]), "spec.metrics[0].resource.target.averageUtilization", REQUIRED),
+    (HPA, hpa(metrics=[cpu(averageUtilization=0)]), "spec.metrics[0].resource.target.averageUtilization", INVALID),
+    (HPA, hpa(metrics=[cpu(averageValue="0")]), "spec.metrics[0].resource.target.averageValue", INVALID),
+    (HPA, hpa(metrics=[cpu(averageValue="1", averageUtilization=5)]), "spec.metrics[0].resource.target.averageValue", FORBIDDEN),
+    (HPA, hpa(behavior={"scaleUp": {"selectPolicy": "Maybe"}}), "spec.behavior.scaleUp.selectPolicy", UNKNOWN),
+    (HPA, hpa(behavior={"scaleUp": {"tolerance": "-1"}}), "spec.behavior.scaleUp.tolerance", INVALID),
+    (HPA, hpa(behavior={"scaleDown": {"stabilizationWindowSeconds": 3601}}), "spec.behavior.scaleDown.stabilizationWindowSeconds", INVALID),
+    (HPA, hpa(behavior={"scaleDown": {"policies": []}}), "spec.behavior.scaleDown.policies", REQUIRED),
+    (HPA, hpa(behavior=policy(type="Some")), "spec.behavior.scaleDown.policies[0].type", UNKNOWN),
+    (HPA, hpa(behavior=policy(value=0)), "spec.behavior.scaleDown.policies[0].value", INVALID),
+    (HPA, hpa(behavior=policy(periodSeconds=1801)), "spec.behavior.scaleDown.policies[0].periodSeconds", INVALID),
     (HPA, hpa(scaleTargetRef={"kind": "Deployment", "name": ""}), "spec.scaleTargetRef.name", REQUIRED),
     (RBAC, role(verbs=[]), "rules[0].verbs", REQUIRED),
     (RBAC, role(resources=[]), "rules[0].resources", REQUIRED),

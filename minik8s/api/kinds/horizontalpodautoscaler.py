@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from minik8s.api.autoscaling import SYNC_PERIOD, sync_period
+from minik8s.api.autoscaling_faults import behavior_faults, metric_faults
 from minik8s.api.errors import BadRequest, Cause, invalid, required
 from minik8s.api.kinds.columns import AGE, NAME, dig, number
 from minik8s.api.meta import Condition, Object, Struct
@@ -84,6 +85,7 @@ def _validate(obj: Json, old: Json | None) -> list[Cause]:
     for name in ("kind", "name"):
         if not dig(spec, f"scaleTargetRef.{name}"):
             causes.append(required(f"spec.scaleTargetRef.{name}"))
+    causes += [*metric_faults(spec.get("metrics")), *behavior_faults(spec.get("behavior"))]
     annotations = obj["metadata"].get("annotations") or {}
     try:
         sync_period(annotations)
