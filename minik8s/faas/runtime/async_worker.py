@@ -324,7 +324,8 @@ class _Connection(asyncio.BufferedProtocol):
             await self._write(http1.LAST_CHUNK)
 
     def _answering(self) -> None:
-        self._worker.board.mark(self._slot, ANSWERING)
+        if not self._lost:  # else the place on the board may be another connection's by now
+            self._worker.board.mark(self._slot, ANSWERING)
 
     async def _write(self, data: bytes) -> None:
         """Raises Gone."""
