@@ -8,6 +8,9 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 OBJECT_SIZE = 1024  # bytes of a ConfigMap as JSON
@@ -139,3 +142,68 @@ class Serial:
 
     def close(self) -> None:
         self._sock.close()
+
+
+class Others:
+    """Watchers that are there to be served: what they get is thrown away, undecrypted, every PERIOD and not at each
+    arrival, as if they were on other machines. `sizes` is what each has got, in bytes."""
+
+    PERIOD = 0.02  # seconds
+
+    def __init__(self) -> None:
+        self._socks: list[socket.socket] = []
+        self.sizes: list[int] = []
+        self._buffer = bytearray(1024 * 1024)
+
+    def add(self, port: int, tls: ssl.SSLContext, opening: bytes) -> None:
+        with tls.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost") as shaken:
+            shaken.sendall(opening)
+            sock = socket.socket(fileno=shaken.detach())
+        sock.setblocking(False)
+        self._socks.append(sock)
+        self.sizes.append(0)
+
+    def empty(self) -> None:
+        for number, sock in enumerate(self._socks):
+            with suppress(BlockingIOError):
+                self.sizes[number] += sock.recv_into(self._buffer)
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        self.empty()
+        self.close()
+
+    async def _run(self) -> None:
+        while True:
+            self.empty()
+            await asyncio.sleep(self.PERIOD)
+
+    def close(self) -> None:
+        for sock in self._socks:
+            sock.close()
+
+
+def send_seconds(serving: tuple[Path, Path], ca: str, *, clients: int = 100, times: int = 100) -> float:
+    """Processor time to send an event of a ConfigMap to one of many clients: TLS and TCP, and nothing else."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*serving)
+    others, ours = Others(), []
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as greeter:
+        for _ in range(clients):
+            greeted = greeter.submit(lambda: tls.wrap_socket(listener.accept()[0], server_side=True))
+            others.add(listener.getsockname()[1], context(ca), b"")
+            ours.append(greeted.result())
+    event, spent = b"x" * (OBJECT_SIZE + 300), 0.0
+    for _ in range(times):
+        begun = time.thread_time()
+        for sock in ours:
+            sock.send(event)
+        spent += time.thread_time() - begun
+        others.empty()
+    others.close()
+    for sock in ours:
+        sock.close()
+    return spent / clients / times
