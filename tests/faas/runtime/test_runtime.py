@@ -457,8 +457,8 @@ def test_asynchronous_calls_do_not_mix_their_output(runtime: Pod) -> None:
                  "        print(params['n'], end='')\n        await asyncio.sleep(0.01)\n")  # fmt: skip
     with ThreadPoolExecutor(5) as threads:
         list(threads.map(lambda n: runtime.call("mix-00001", {"n": n}, Minik8s_Call=f"mix-{n}"), range(5)))
-    for number in range(5):
-        assert f"[mix-{number}] {number}{number}{number}\n" in runtime.log()
+    for number in range(5):  # a line without end is logged when the call is over, just after its answer
+        wait_for(lambda n=number: f"[mix-{n}] {n}{n}{n}\n" in runtime.log())
 
 
 def test_packages_of_the_environment_come_before_the_librarys(tmp_path: Path) -> None:
