@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minik8s import KUBERNETES_VERSION
+from minik8s.api.kinds.node import NodeStatus
 from minik8s.api.meta import Condition
 from minik8s.clock import rfc3339
 from minik8s.kubelet.kit import Amount, Settings
@@ -146,6 +147,19 @@ def node_status(
         },
         "images": _images(images),
     }
+
+
+def advertised(status: NodeStatus, own: Container[str]) -> dict[str, Any]:
+    """What allocatable lacks of resources that somebody has added to a Node's capacity, and None for those that went.
+
+    Kubernetes' way to name what no device plugin knows of. `own` are the names that this kubelet answers for.
+    """
+    told, there = (
+        {name: amount for name, amount in part.items() if "/" in name and name not in own}
+        for part in (status.capacity, status.allocatable)
+    )
+    changes: dict[str, Any] = {name: amount for name, amount in told.items() if there.get(name) != amount}
+    return changes | {name: None for name in there if name not in told}
 
 
 def _images(images: Sequence[ImageInfo]) -> list[Json]:

@@ -20,7 +20,7 @@ from minik8s.api.meta import condition
 from minik8s.client.base import STRATEGIC_MERGE_PATCH
 from minik8s.clock import rfc3339_micro
 from minik8s.kubelet.kit import Amount, Kit
-from minik8s.kubelet.node_facts import Facts, Health, Json, RoutesState, node_labels, node_status
+from minik8s.kubelet.node_facts import Facts, Health, Json, RoutesState, advertised, node_labels, node_status
 from minik8s.log import get_logger
 from minik8s.runtime.base import EngineInfo, ImageInfo, RuntimeFailure
 
@@ -56,6 +56,7 @@ class NodeStatus:
         self._ill = False  # runtime or network, when they were last looked at
         self._told: tuple[object, ...] = ()
         self._told_at = 0.0
+        self._advertised: Json = {}  # what allocatable lacks of what others have added to capacity
         self._node: Node | None = None
         self._nudge = asyncio.Event()
         self._lease = False
@@ -246,7 +247,8 @@ class NodeStatus:
             await self.register()
             return
         there = condition(known.status.conditions, "Ready")
-        if told is None or there is None or there.status != told.status:
+        self._advertised = advertised(known.status, self._extended())
+        if self._advertised or told is None or there is None or there.status != told.status:
             self._told = ()
 
     async def _missing(self) -> None:
@@ -309,6 +311,7 @@ class NodeStatus:
         if key == self._told and now - self._told_at < self._settings.status_seconds:
             return
         status = self._status(health)
+        status["allocatable"] |= self._advertised
         self._node = await self._kit.client.patch(
             Node,
             self._settings.node_name,

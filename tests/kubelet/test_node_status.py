@@ -107,6 +107,22 @@ async def test_who_is_taken_for_lost_says_that_it_lives(client: Client, runtime:
         await eventually(ready, 6)
 
 
+async def test_what_somebody_adds_to_the_capacity_can_be_allocated(client: Client, runtime: FakeRuntime):
+    async def allocatable() -> object:
+        return (await client.get(NodeObject, NODE)).status.allocatable.get("example.com/dongle")
+
+    async def add(amount: str | None) -> None:
+        body = {"status": {"capacity": {"example.com/dongle": amount}}}
+        await client.patch(NodeObject, NODE, None, body, subresource="status")
+
+    async with node(client, runtime, None, clock=clock):
+        for amount in ("4", "2", None):
+            await add(amount)
+            await asyncio.sleep(11)
+            assert await allocatable() == amount
+        assert "cpu" in (await client.get(NodeObject, NODE)).status.allocatable
+
+
 async def test_a_node_that_was_deleted_stays_so_until_somebody_makes_it_again(client: Client, runtime: FakeRuntime):
     async with node(client, runtime, None, clock=clock, node_uid="a1", node_key="k1") as one:
         await asyncio.sleep(1)
