@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.kubectls import NEWEST
+from tests.patience import patience
 
 T = TypeVar("T")
 HOST_LOCK = Path("/run/lock/minik8s-test.lock")
@@ -202,6 +203,7 @@ def run(
 
 def until(probe: Callable[[], T], *, seconds: float = 20, what: str | Callable[[], str] = "", pause: float = 0.1) -> T:
     """The first true answer of `probe`. For what happens in other processes, of which nobody tells us."""
+    seconds = patience(seconds)
     deadline = time.monotonic() + seconds
     while not (answer := probe()):
         if time.monotonic() > deadline:

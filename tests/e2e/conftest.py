@@ -44,7 +44,7 @@ def agent(possible: None) -> Iterator[Agent]:
     ports = ("--ingress-http-port", str(HTTP), "--ingress-https-port", str(HTTPS), "--dashboard-listen", DASHBOARD)
     with Agent.lent(*ports, "--dashboard-write") as lent:
         lent.start()
-        lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=20s")
+        lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
         yield lent
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.agent import Agent, Ended, until
 from tests.images import BUSYBOX, NGINX
+from tests.patience import patience
 
 FOREVER = ("sleep", "1000000")
 HTTP, HTTPS = 18080, 18443  # of Ingresses: this machine may have a web server of its own
@@ -66,6 +67,7 @@ class Space:
         )
 
     def wait(self, condition: str, *what: str, seconds: int = 20) -> Ended:
+        seconds = int(patience(seconds))
         return self.k("wait", f"--for={condition}", *what, f"--timeout={seconds}s", seconds=seconds + 10)
 
     def until(self, what: str, test: Callable[[Any], Any], *, seconds: float = 20) -> Any:

@@ -220,7 +220,7 @@ def test_delete_by_name_label_file_and_with_each_cascade(both: Space) -> None:
     uid = both.out("get", "pods", "-l", "app=o", "-o", "jsonpath={.items[0].metadata.uid}")
     both.k("delete", "deploy", "b", "--cascade=background")
     both.until("pods,rs -l app=b", lambda p: not p["items"])
-    both.k("delete", "deploy", "f", "--cascade=foreground", "--timeout=20s")
+    both.k("delete", "deploy", "f", "--cascade=foreground", "--timeout=60s")
     assert both.get("pods,rs", "-l", "app=f") == []  # the owner goes last
     assert both.out("get", "pods", "-l", "app=o", "-o", "jsonpath={.items[*].metadata.uid}") == uid
     assert both.k("delete", "configmap", "-l", "nothing=here").out == "No resources found\n"
@@ -246,7 +246,7 @@ def test_watch_wait_events_explain(both: Space) -> None:
     assert "MODIFIED" in "".join(seen)
     both.k("run", "q", f"--image={BUSYBOX}", "--restart=Never", "--", "true")
     both.wait("jsonpath={.status.phase}=Succeeded", "pod/q")
-    gone = both.popen("wait", "--for=delete", "pod/q", "--timeout=20s", stdout=-1, text=True)
+    gone = both.popen("wait", "--for=delete", "pod/q", "--timeout=60s", stdout=-1, text=True)
     both.k("delete", "pod", "q")
     out, _ = gone.communicate(timeout=25)
     assert gone.returncode == 0, out
@@ -304,10 +304,10 @@ def test_drain_evicts_what_a_controller_owns(both: Space) -> None:
     both.k("rollout", "status", "deploy/d", "--timeout=30s")
     both.pod("naked")
     try:
-        refused = both.k("drain", node, "--pod-selector=app", "--timeout=20s", check=False)
+        refused = both.k("drain", node, "--pod-selector=app", "--timeout=60s", check=False)
         assert "cannot delete" in refused.err
         assert "naked" in refused.err
-        drained = both.k("drain", node, "--pod-selector=app=d", "--timeout=20s")
+        drained = both.k("drain", node, "--pod-selector=app=d", "--timeout=60s")
         assert drained.out.count("evicted") == 2
         both.until("deploy d", lambda d: d["status"].get("unavailableReplicas") == 2)
     finally:

@@ -39,7 +39,7 @@ def test_a_restart_is_not_noticed(space: Space, living: Agent, end: str) -> None
         gone = loop.count
         until(lambda: loop.count > gone + 20)
         agent.start()
-        agent.kubectl("wait", "--for=condition=Ready", "node", "-l", "!kind", "--timeout=20s")
+        agent.kubectl("wait", "--for=condition=Ready", "node", "-l", "!kind", "--timeout=60s")
         back = loop.count
         until(lambda: loop.count > back + 20)
     assert not loop.failures, loop.failures

@@ -24,6 +24,8 @@ from ruamel.yaml import YAML
 
 from tests.agent import Agent, free_port, until
 from tests.e2e.space import Space
+from tests.images import BUSYBOX
+from tests.patience import patience
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 INSIDE = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -128,7 +130,7 @@ def queries() -> dict[tuple[str, str], str]:
         for panel in json.loads(file.read_text())["panels"]:
             for target in panel["targets"]:
                 if panel["title"] not in MAY_BE_EMPTY:
-                    sent = target["expr"].replace("$__rate_interval", "10s")
+                    sent = target["expr"].replace("$__rate_interval", "30s")
                     found[file.stem, panel["title"] + " " + target["refId"]] = sent.replace("$namespace", ".*").replace(
                         "$pod", ".*"
                     )
@@ -139,7 +141,7 @@ def test_every_query_of_the_dashboards_finds_data(agent: Agent, space: Space, tm
     limits = {"resources": {"limits": {"cpu": "50m", "memory": "64Mi"}}}
     space.pod("busy", "sh", "-c", WORK, more=limits, wait="")
     with running(configured(agent, tmp_path)) as prometheus:
-        missing, deadline, turn = queries(), time.monotonic() + PATIENCE, 0
+        missing, deadline, turn = queries(), time.monotonic() + patience(PATIENCE), 0
         assert len(missing) > 40
         while missing and time.monotonic() < deadline:
             _stir(space, turn)
@@ -155,5 +157,5 @@ def _stir(space: Space, turn: int) -> None:
     """Something of everything that is counted."""
     space.k("get", "configmap", "nowhere", check=False)
     space.k("create", "service", "clusterip", f"s{turn}", "--tcp=80")
-    space.k("run", f"p{turn}", "--image=lab/busybox:1", "--restart=Never", "--", "true")
+    space.k("run", f"p{turn}", f"--image={BUSYBOX}", "--restart=Never", "--", "true")
     space.k("delete", "service", f"s{turn}")

@@ -35,7 +35,7 @@ def simulated(agent: Agent, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         )
         agent.kubectl("taint", *_words(nodes), "simulated=true:NoSchedule")
         agent.kubectl("label", *nodes, "kind=simulated")
-        agent.kubectl("wait", "--for=condition=Ready", *nodes, "--timeout=20s")
+        agent.kubectl("wait", "--for=condition=Ready", *nodes, "--timeout=60s")
         yield names
     finally:
         worker.terminate()

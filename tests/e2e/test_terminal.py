@@ -19,6 +19,7 @@ import pytest
 from tests.agent import until
 from tests.e2e.space import Space, container
 from tests.kubectls import NEWEST
+from tests.patience import patience
 
 CANONICAL = termios.ICANON | termios.ECHO | termios.ISIG
 
@@ -57,7 +58,7 @@ class Terminal:
     def sees(self, text: str, *, seconds: float = 20) -> None:
         """Wait for `text`; it and all before it are then done with."""
         with self._news:
-            assert self._news.wait_for(lambda: text.encode() in self.said, seconds), (text, self.said)
+            assert self._news.wait_for(lambda: text.encode() in self.said, patience(seconds)), (text, self.said)
             self.said = self.said.partition(text.encode())[2]
 
     def ends(self) -> int:

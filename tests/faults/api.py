@@ -19,6 +19,7 @@ from minik8s.client.base import Client
 from minik8s.client.http import HttpTransport
 from tests.agent import Agent, Failed
 from tests.images import BUSYBOX
+from tests.patience import patience
 
 Json = dict[str, Any]
 TURN = 0.05  # seconds between looks
@@ -59,7 +60,7 @@ async def until(
     """The pod once `test` holds of it; while the API is away, it is asked again."""
     found: Pod | None = None
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
+    deadline = loop.time() + patience(seconds)
     while loop.time() < deadline:
         try:
             found = await client.get(Pod, name, namespace)
@@ -83,7 +84,7 @@ async def gone(client: Client, *names: str, seconds: float = 30, namespace: str 
     """When the API no longer has these pods (none named: any)."""
     left: set[str] = set()
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
+    deadline = loop.time() + patience(seconds)
     while loop.time() < deadline:
         left = {one.metadata.name for one in (await client.list(Pod, namespace)).items}
         if not (left & set(names) if names else left):

@@ -40,7 +40,7 @@ def agent(etcd: EtcdServer) -> Iterator[Agent]:
     make_images("busybox", "nginx")
     with Agent.lent("--store", f"etcd://127.0.0.1:{etcd.port}") as lent:
         lent.start()
-        lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=20s")
+        lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
         yield lent
 
 

@@ -39,7 +39,7 @@ def test_pods_are_supervised_while_the_master_is_away(tmp_path: Any) -> None:
             token = master.minik8s("token", "create", "--data-dir", str(master.data)).out.strip()
             worker.options += ("--join", f"127.0.0.1:{master.port}", "--token", token)
             worker.start()
-            master.kubectl("wait", "--for=condition=Ready", "node/worker", "--timeout=20s")
+            master.kubectl("wait", "--for=condition=Ready", "node/worker", "--timeout=60s")
             space = Space.make(master, "away")
             space.apply(pod("p", containers=[container(n, *FOREVER)
                                              for n in ("kept", "killed")]))  # fmt: skip

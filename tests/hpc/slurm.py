@@ -15,6 +15,7 @@ from minik8s.api.kinds.gpujob import TERMINAL, GpuJob
 from minik8s.api.kinds.hpccluster import HpcCluster
 from minik8s.api.kinds.secret import Secret
 from minik8s.testing import Cluster, cluster
+from tests.patience import patience
 
 HERE = Path(__file__).parent
 USER = "mk8shpc"
@@ -103,7 +104,9 @@ class Lab:
 
     async def until(self, name: str, test: Callable[[GpuJob], Any], seconds: float = 45.0) -> GpuJob:
         try:
-            return await self.it.until(GpuJob, lambda job: job.metadata.name == name and test(job), seconds=seconds)
+            return await self.it.until(
+                GpuJob, lambda job: job.metadata.name == name and test(job), seconds=patience(seconds)
+            )
         except TimeoutError:
             raise AssertionError(f"{(await self.client.get(GpuJob, name, 'default')).status}") from None
 
@@ -123,7 +126,7 @@ class Lab:
             return any(c.type == "Reachable" and c.status == status and reason in ("", c.reason)
                        for c in cluster.status.conditions)  # fmt: skip
 
-        return await self.it.until(HpcCluster, test, seconds=seconds)
+        return await self.it.until(HpcCluster, test, seconds=patience(seconds))
 
 
 @asynccontextmanager

@@ -35,7 +35,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
         lent = lab.hosts[0].agent("--fake-device", f"{DEVICE}=2", "--device-plugins", plugins)
         try:
             lent.start()
-            lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=20s")
+            lent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
             local = {"type": "Local", "local": {"image": "minik8s.test/busybox:1", "resourceName": DEVICE}}
             cluster = {
                 "apiVersion": "hpc.minik8s.io/v1", "kind": "HpcCluster", "metadata": {"name": "laptop"}, "spec": local,

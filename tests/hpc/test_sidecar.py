@@ -98,7 +98,7 @@ def it(tmp_path_factory: pytest.TempPathFactory, slurm: Slurm) -> Iterator[Besid
         agent = lab.hosts[0].agent()
         try:
             agent.start()
-            agent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=20s")
+            agent.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
             key = slurm.known_hosts.partition(" ")[2]
             address = f"{lab.network}.{HERE}"
             cluster = slurm.cluster(

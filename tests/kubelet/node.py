@@ -33,6 +33,8 @@ from minik8s.net.fake import FakePodNetwork
 from minik8s.runtime.base import ContainerInfo, Runtime
 from minik8s.store.memory import MemoryStore
 from minik8s.store.watch_cache import WatchCache
+from tests.images import BUSYBOX
+from tests.patience import patience
 
 ADMIN = User("admin", ("system:masters", "system:authenticated"))
 NODE = "n1"
@@ -62,8 +64,8 @@ class Node:
 
     async def create(self, name: str, *containers: dict[str, Any], **spec: Any) -> Pod:
         meta = {"name": name, **spec.pop("metadata", {})}
-        listed = [{"image": "lab/busybox:1", "imagePullPolicy": "IfNotPresent", **c} for c in containers]
-        init = [{"image": "lab/busybox:1", "imagePullPolicy": "IfNotPresent", **c} for c in spec.pop("init", ())]
+        listed = [{"image": BUSYBOX, "imagePullPolicy": "IfNotPresent", **c} for c in containers]
+        init = [{"image": BUSYBOX, "imagePullPolicy": "IfNotPresent", **c} for c in spec.pop("init", ())]
         document = {
             "metadata": meta,
             "spec": {
@@ -80,7 +82,7 @@ class Node:
     async def until(self, name: str, test: Callable[[Pod], Any], seconds: float = 30) -> Pod:
         """The pod once `test` holds of it as the API has it."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(patience(seconds)):
                 while True:
                     self._changed.clear()
                     pod = self._pods.get("default", name)
@@ -96,7 +98,7 @@ class Node:
         return await self.until(name, is_ready, seconds)
 
     async def gone(self, name: str, seconds: float = 30) -> None:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(patience(seconds)):
             while True:
                 self._changed.clear()
                 if self._pods.get("default", name) is None:
@@ -121,7 +123,7 @@ class Node:
 
 async def eventually(test: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
     """For what has no event of its own to wait for, such as files and the engine's list."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(patience(seconds)):
         while not await test():
             await asyncio.sleep(0.05)
 

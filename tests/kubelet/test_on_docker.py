@@ -15,6 +15,7 @@ from minik8s.client.base import Client
 from minik8s.kubelet.mounts import unmount_below
 from minik8s.runtime.base import SandboxSpec
 from minik8s.runtime.docker import DockerRuntime
+from tests.images import make_images
 
 from .node import Node, api_server, eventually, is_ready, node, restarts, stopwatch, unique, waiting
 
@@ -34,6 +35,7 @@ async def client() -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def runtime() -> AsyncIterator[DockerRuntime]:
+    make_images("busybox")
     async with DockerRuntime(f"test-{unique()}") as runtime:
         yield runtime
         for info in await runtime.containers():

@@ -27,6 +27,7 @@ from minik8s.net.netlink import Netlink
 from minik8s.net.nftables import Nftables, NftError, Table
 from minik8s.net.proxy import ServiceProxy
 from minik8s.net.routed import RoutedPodNetwork
+from tests.patience import patience
 
 from .kernel import NODE, OUTSIDE, Host, UdpClient, ask, inside, server, sh
 from .objects import Feed, endpoint, make_service, make_slice
@@ -78,7 +79,7 @@ async def node(host: Host, tmp_path: Path) -> AsyncIterator[Node]:
 
 async def until(check: Callable[[], Awaitable[bool]], timeout: float = 5) -> None:
     """Real packets tell when the kernel has got it; there is no event for that."""
-    async with asyncio.timeout(timeout):
+    async with asyncio.timeout(patience(timeout)):
         while not await check():
             await asyncio.sleep(0.002)
 

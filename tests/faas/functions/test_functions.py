@@ -25,6 +25,7 @@ from minik8s.api.meta import condition
 from minik8s.apiserver.auth import AUTHENTICATED, NODES, User
 from minik8s.archives import pack_files
 from minik8s.testing import Cluster, cluster
+from tests.patience import patience
 
 Json = dict[str, Any]
 BASE = RESOURCE.base_path("default")
@@ -69,7 +70,7 @@ async def verdict(it: Cluster, name: str = "f-00001", message: str = "") -> Func
 
 
 async def function(it: Cluster, test: Any, name: str = "f", seconds: float = 10) -> Function:
-    return await it.until(Function, lambda each: each.metadata.name == name and test(each), seconds=seconds)
+    return await it.until(Function, lambda each: each.metadata.name == name and test(each), seconds=patience(seconds))
 
 
 def state(each: Function) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minik8s.archives import pack_files
+from tests.patience import patience
 
 TOKEN = "secret"
 
@@ -135,7 +136,7 @@ def _ready(made: Pod) -> bool:
 
 def wait_for(condition: Any, timeout: float = 20) -> None:
     """For what no event tells of: other processes' state."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + patience(timeout)
     while not condition():
         assert time.monotonic() < end, "it did not come true"
         select.select([], [], [], 0.02)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.agent import Agent, until
+from tests.images import BUSYBOX, make_images
 
 pytestmark = [pytest.mark.docker, pytest.mark.root, pytest.mark.kubectl]
 
@@ -35,7 +36,7 @@ def plugin(folder: Path, listed: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def pod(name: str, number: int, resource: str = FOO, command: str = "sleep 3600") -> str:
     container = {
-        "name": "c", "image": "lab/busybox:1", "imagePullPolicy": "Never", "command": ["sh", "-c", command],
+        "name": "c", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sh", "-c", command],
         "resources": {"limits": {resource: number}},
     }  # fmt: skip
     spec = {"containers": [container], "terminationGracePeriodSeconds": 0, "restartPolicy": "Never"}
@@ -47,7 +48,7 @@ def amounts(agent: Agent, capacity: int, allocatable: int, resource: str = FOO) 
     escaped = resource.replace(".", "\\.")
     for part, number in (("capacity", capacity), ("allocatable", allocatable)):
         condition = f"--for=jsonpath={{.status.{part}.{escaped}}}={number}"
-        agent.kubectl("wait", "node", "--all", condition, "--timeout=20s")
+        agent.kubectl("wait", "node", "--all", condition, "--timeout=60s")
 
 
 def get(agent: Agent, name: str) -> Any:
@@ -55,7 +56,7 @@ def get(agent: Agent, name: str) -> Any:
 
 
 def phase(agent: Agent, name: str, wanted: str) -> None:
-    agent.kubectl("wait", f"pod/{name}", f"--for=jsonpath={{.status.phase}}={wanted}", "--timeout=20s")
+    agent.kubectl("wait", f"pod/{name}", f"--for=jsonpath={{.status.phase}}={wanted}", "--timeout=60s")
 
 
 def waits_for(agent: Agent, name: str) -> str:
@@ -69,6 +70,7 @@ def pid_of(agent: Agent, name: str) -> str:
 
 
 def test_life_of_devices(tmp_path: Path) -> None:
+    make_images("busybox")
     folder, listed = tmp_path / "device-plugins", tmp_path / "list"
     listed.write_text("a b c")
     with Agent.lent("--device-plugins", str(folder), "--fake-device", f"{FAKE}=2") as agent:
