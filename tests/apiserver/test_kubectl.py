@@ -177,14 +177,14 @@ async def test_watch_and_wait(kubectl: Kubectl) -> None:
     assert (await asyncio.wait_for(process.stdout.readline(), 20)).split()[:2] == [b"c", b"1"]
     process.terminate()
     await process.communicate()
-    waiting = await kubectl.start("wait", "--for=delete", "configmap/c", "--timeout=20s")
+    waiting = await kubectl.start("wait", "--for=delete", "configmap/c", "--timeout=60s")
     await asyncio.sleep(0.2)
     await kubectl("delete", "configmap", "c")
     out, err = await waiting.communicate()
     assert waiting.returncode == 0, err
     await kubectl("apply", "-f", kubectl.file("web.json", deployment("lab/nginx:1")))
     condition = '{"status":{"conditions":[{"type":"Available","status":"True"}]}}'
-    until = await kubectl.start("wait", "--for=condition=Available", "deploy/web", "--timeout=20s")
+    until = await kubectl.start("wait", "--for=condition=Available", "deploy/web", "--timeout=60s")
     await kubectl("patch", "deploy", "web", "--subresource=status", "--type=merge", "-p", condition)
     out, err = await until.communicate()
     assert b"condition met" in out, err

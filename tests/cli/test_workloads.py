@@ -198,7 +198,7 @@ def test_drain(cli: Cli) -> None:
     assert "use --force to override" in cli_error.err
     # Nobody runs the pod, so nobody confirms its end: a node does that, here the test.
     said: list[Any] = []
-    draining = threading.Thread(target=lambda: said.append(cli.run("drain", name, "--force", "--timeout=20s")))
+    draining = threading.Thread(target=lambda: said.append(cli.run("drain", name, "--force", "--timeout=60s")))
     draining.start()
     cli.ok("wait", "pod/bare", "--for=jsonpath={.metadata.deletionTimestamp}", "--timeout=10s")
     cli.ok("delete", "pod", "bare", "--force", "--wait=false")
