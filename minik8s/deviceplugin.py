@@ -154,7 +154,8 @@ class _Service(DevicePluginBase):
             async for devices in self._plugin.devices():
                 await stream.send_message(pb.ListAndWatchResponse(devices=map(_device, devices)))
         except asyncio.CancelledError:
-            await stream.cancel()  # or the node would not learn of it before this process ends
+            with suppress(RuntimeError):  # uvloop's, when the node has gone: there is nobody to learn of it
+                await stream.cancel()  # or the node would not learn of it before this process ends
             raise
 
     async def GetPreferredAllocation(  # noqa: N802

@@ -18,7 +18,7 @@ from structlog.testing import LogCapture
 
 from minik8s.api.kinds.pod import Container, Pod, PodSpec, PodStatus, ResourceRequirements
 from minik8s.api.meta import ObjectMeta
-from minik8s.deviceplugin import Answer, Device, Plugin, PluginDevice, Refused, serve
+from minik8s.deviceplugin import Answer, Device, Plugin, PluginDevice, Refused, _Service, serve
 from minik8s.kubelet.devices.errors import DevicesRefused, WaitingForPlugin
 from minik8s.kubelet.devices.manager import DeviceManager
 from minik8s.kubelet.devices.proto import deviceplugin_pb2 as pb
@@ -315,6 +315,26 @@ async def test_a_folder_that_cannot_be_had(tmp_path: Path, name: str, monkeypatc
     assert not running.done()
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_a_plugin_whose_node_has_gone_stops_listing_quietly() -> None:
+    listed = asyncio.Event()
+
+    class Gone:
+        async def recv_message(self) -> None:
+            pass
+
+        async def send_message(self, message: pb.ListAndWatchResponse) -> None:
+            listed.set()
+
+        async def cancel(self) -> None:
+            raise RuntimeError("unable to perform operation: the handler is closed")
+
+    listing = asyncio.create_task(_Service(Made(Device("a"))).ListAndWatch(Gone()))  # type: ignore[arg-type]
+    await listed.wait()
+    listing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await listing
 
 
 async def test_a_checkpoint_that_is_broken_is_kept_aside(tmp_path: Path) -> None:
