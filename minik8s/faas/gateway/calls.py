@@ -173,7 +173,7 @@ class Calls:
             target.busy, replicas=target.replicas, concurrency=target.concurrency, queue=self._queue
         ):  # fmt: skip
             raise TooManyRequests(f"{target.name} has {target.busy} calls under way already", retry_after=1)
-        note, began, now = Note(), self._clock(), time.time()
+        note, began, now = Note(), time.monotonic(), time.time()  # a loop's clock may be as coarse as milliseconds
         target.busy += 1
         try:
             return await self._perform(target, sent, chain, asked, client, trace, note)
@@ -187,7 +187,7 @@ class Calls:
             target.busy -= 1
             parent = chain[-2] if len(chain) > 1 else ""
             self._records.add(target.namespace, Record(
-                trace.call, now, target.name, note.revision, note.status, self._clock() - began, note.cold, trace.id,
+                trace.call, now, target.name, note.revision, note.status, time.monotonic() - began, note.cold, trace.id,
                 parent, note.error, note.waited, note.loaded,
             ))  # fmt: skip
 
@@ -278,11 +278,11 @@ class Calls:
         return Seat(load, fleet, replica, revision)
 
     async def _waited(self, target: Target, deadline: float, note: Note) -> Seat:
-        since = self._clock()
+        since = time.monotonic()
         try:
             return await self._seat(target, deadline, note)
         finally:
-            note.waited += self._clock() - since
+            note.waited += time.monotonic() - since
 
     async def _seat(self, target: Target, deadline: float, note: Note) -> Seat:
         """A place at a pod, as soon as there is one; to be left."""
@@ -323,11 +323,11 @@ class Calls:
         _, fleet, replica, revision = seat
         try:
             if revision.name not in replica.loaded and (replica.fresh or not isinstance(sent.body, bytes)):
-                note.cold, since = True, self._clock()
+                note.cold, since = True, time.monotonic()
                 try:
                     outcome = await self._loader.ensure(replica, revision)
                 finally:
-                    note.loaded += self._clock() - since
+                    note.loaded += time.monotonic() - since
                 if outcome.fault:
                     raise LoadError(f"{revision.name} cannot be loaded: {outcome.fault}")
             link = replica.idle(revision.name) or await replica.connect()
