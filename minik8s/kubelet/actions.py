@@ -193,6 +193,8 @@ class Actions:
         container_id = await kit.runtime.create_container(spec)
         self.worker.containers.made(container_id)
         self.event("Normal", "Created", f"Created container: {action.name}", container)
+        for less in kit.runtime.reductions(spec):
+            self.event("Warning", "Reduced", f"On this host {less}", container)
         if not await birth.up:
             return
         await kit.runtime.start(container_id)

@@ -310,6 +310,9 @@ class Runtime(Protocol):
     async def create_container(self, spec: ContainerSpec) -> str:
         """Make (not start) a container; one with the same pod, name and attempt that exists is replaced."""
 
+    def reductions(self, spec: ContainerSpec) -> tuple[str, ...]:
+        """What this host cannot give to a container although its pod asks for it, as sentences for events."""
+
     async def start(self, container_id: str) -> None: ...
 
     async def stop(self, container_id: str, grace: float) -> None:

@@ -41,7 +41,15 @@ from minik8s.runtime.cgroup import CgroupFiles, cgroup_files, cgroup_of, read_li
 from minik8s.runtime.docker_api import failure_of, reaching
 from minik8s.runtime.docker_exec import DockerStreams
 from minik8s.runtime.docker_inventory import DockerInventory
-from minik8s.runtime.docker_json import Json, Limits, container_info, docker_create, event_identity, identity
+from minik8s.runtime.docker_json import (
+    Json,
+    Limits,
+    container_info,
+    docker_create,
+    event_identity,
+    identity,
+    reductions,
+)
 from minik8s.runtime.docker_streams import json_lines, parse_address
 from minik8s.runtime.linux import own_limits
 from minik8s.runtime.pause import image_name
@@ -141,6 +149,9 @@ class DockerRuntime(DockerInventory, DockerStreams):
             await self.remove(sandbox_id)
             raise
         return int((await self._show(sandbox_id))["State"]["Pid"])
+
+    def reductions(self, spec: ContainerSpec) -> tuple[str, ...]:
+        return reductions(spec, self.limits)
 
     async def create_container(self, spec: ContainerSpec) -> str:
         profile = await _read_profile(spec.seccomp)

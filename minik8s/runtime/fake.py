@@ -133,6 +133,9 @@ class FakeRuntime(FakeInventory, FakeStreams):
             self._run(container)
         return 0
 
+    def reductions(self, spec: ContainerSpec) -> tuple[str, ...]:
+        return ()
+
     async def create_container(self, spec: ContainerSpec) -> str:
         self._check("create_container")
         image = await self.image(spec.image)

@@ -16,6 +16,7 @@ from tests.images import PYTHON
 
 PROFILES = Path("/var/lib/kubelet/seccomp")
 UNCONFINED, FILTERED = "0", "2"  # proc(5), Seccomp
+CAP_SYS_RESOURCE = 24
 NO_FOLDERS = {
     "defaultAction": "SCMP_ACT_ALLOW",
     "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}],
@@ -131,6 +132,10 @@ def test_capabilities(space: Space) -> None:
     mine = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapBnd:"))
     known = (1 << 38) - 1  # to the oldest Engine that we support
     assert capabilities(space, "all") & known == int(mine.split()[1], 16) & known  # all that there is to give
+    if not int(mine.split()[1], 16) >> CAP_SYS_RESOURCE & 1:  # less than a privileged pod has elsewhere: it is told
+        (told,) = until(lambda: space.events("Reduced", name="all"))
+        assert "privileged is reduced" in told["message"]
+    assert not space.events("Reduced", name="usual")
     assert "Operation not permitted" in space.sh("usual", "ip link set lo down", check=False)
     assert space.sh("more", "ip link set lo down && echo done") == "done"
 
