@@ -12,7 +12,7 @@ from tests.agent import Agent, Ended, run, until
 from tests.e2e.space import Space
 
 HELLO = "def main(params):\n    return {'hello': params.get('name', 'nobody')}\n"
-LIFE = "15s"  # of certificates, where they are to be seen renewed
+LIFE, YEAR = "15s", "365d"  # of certificates, where they are to be seen renewed, and otherwise
 
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240, func_only=True)]
@@ -20,13 +20,14 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(240, func_only=True)]
 
 @pytest.fixture
 def secure(living: Agent, request: pytest.FixtureRequest) -> Iterator[Agent]:
-    """The agent, its gateway with TLS while the test runs; with more options if the test has some."""
+    """The agent, its gateway with TLS while the test runs, and certificates that live as long as the test says."""
     before = living.options
-    again(living, *before, "--gateway-tls", *getattr(request, "param", ()))
+    again(living, *before, "--gateway-tls", "--cluster-signing-duration", getattr(request, "param", YEAR))
     try:
         yield living
     finally:
-        again(living, *before)
+        again(living, *before, "--no-gateway-tls", "--cluster-signing-duration", YEAR)  # it remembers what it is told
+        living.options = before
 
 
 def again(agent: Agent, *options: str) -> None:
@@ -87,7 +88,7 @@ def certificate(space: Space) -> str:
     return ssl.get_server_certificate((space.agent.address, space.agent.gateway_port), timeout=10)
 
 
-@pytest.mark.parametrize("secure", [("--cluster-signing-duration", LIFE)], indirect=True, ids=["brief"])
+@pytest.mark.parametrize("secure", [LIFE], indirect=True)
 def test_certificates_are_renewed_under_calls_of_the_clock(space: Space) -> None:
     function(space)
     every_minute = {"schedule": "* * * * *", "payload": {"name": "clock"}}
