@@ -54,8 +54,8 @@ def pod(make: Make, name: str, namespace: str, *, key: bytes, root: Path | str) 
         ],
         "resources": make.resources,
     }
-    # The first process of a namespace of processes is deaf to SIGTERM until it has a handler: a supervisor that were it,
-    # and is just starting when it is told to end, would stay for all of its grace.
+    # The first process of a namespace of processes is deaf to SIGTERM until it has a handler: a supervisor in its place
+    # that is just starting when it is told to end would stay for all of its grace.
     spec: Json = {"containers": [container], "terminationGracePeriodSeconds": GRACE, "enableServiceLinks": False,
                   "shareProcessNamespace": True}  # fmt: skip
     if mounted:
