@@ -1,5 +1,6 @@
 """load.py ADDRESS PORT RATE [PATH [SECONDS]]: ask for PATH (/) RATE times a second, each time on a new connection,
-until stdin ends. What has no answer after SECONDS (5) has failed.
+until stdin ends, for ten minutes at most. What has no answer after SECONDS (5) has failed; when none of the first 20 had
+a good one it ends as well: whoever is there is not whom a test means.
 
 An open loop: a request that takes long does not keep the next one back, as with many clients. Prints a line when it
 is under way, and at the end one JSON object:
@@ -16,6 +17,7 @@ import time
 SLOW = 0.5  # seconds
 UNDER_WAY = 20  # requests
 LONGEST = 5.0
+ENOUGH = 600.0  # seconds
 
 
 async def ask(address: str, port: int, path: str, answers: dict[str, list[float]]) -> None:
@@ -54,7 +56,7 @@ async def main(address: str, port: int, rate: float, path: str = "/", longest: f
 
     begun = loop.time()
     async with asyncio.TaskGroup() as tasks:
-        while not told_to_end.done():
+        while not told_to_end.done() and loop.time() < begun + ENOUGH and (answers or len(failures) < UNDER_WAY):
             tasks.create_task(one())
             count += 1
             if count == UNDER_WAY:
