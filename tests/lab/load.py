@@ -1,6 +1,6 @@
 """load.py ADDRESS PORT RATE [PATH [SECONDS]]: ask for PATH (/) RATE times a second, each time on a new connection,
-until stdin ends, for ten minutes at most. What has no answer after SECONDS (5) has failed; when none of the first 20 had
-a good one it ends as well: whoever is there is not whom a test means.
+until stdin ends, for ten minutes at most. What has no answer after SECONDS (5) has failed; when none of the first 20
+had a good one it ends as well: whoever is there is not whom a test means.
 
 An open loop: a request that takes long does not keep the next one back, as with many clients. Prints a line when it
 is under way, and at the end one JSON object:
