@@ -122,8 +122,8 @@ def test_functions_in_one_pod_harm_only_themselves(space: Space) -> None:
         over.set()
         beside.join()
     assert failures == []
-    (pod,) = space.get("pods", "-l", "faas.minik8s.io/function=Shared")
-    assert [each["restartCount"] for each in pod["status"]["containerStatuses"]] == [0]
+    assert kept["pod"] in pods(space)
+    assert space.path(f"pod/{kept['pod']}", ".status.containerStatuses[*].restartCount") == "0"
 
 
 @pytest.mark.long
