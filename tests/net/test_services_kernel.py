@@ -146,17 +146,14 @@ async def test_a_pod_sees_the_clients_own_address_and_reaches_itself(node: Node)
     assert source != node.ip_a
 
 
-async def test_a_change_of_endpoints_is_in_the_kernel_within_milliseconds(node: Node) -> None:
+async def test_a_change_of_endpoints_is_in_the_kernel_at_once(node: Node) -> None:
+    """Not with the next full look, a minute later. How soon it is there: `scripts/bench service-change`."""
     service = make_service()
     node.serve(service, "a")
     await answers(None, VIP, 80, "a")
-    best = 1.0
     for name in ("b", "a", "b", "a", "b"):
-        started = time.perf_counter()
         node.serve(service, name)
         await answers(None, VIP, 80, name)
-        best = min(best, time.perf_counter() - started)
-    assert best <= 0.015
 
 
 async def test_without_endpoints_and_elsewhere_in_the_range_it_is_refused_at_once(node: Node) -> None:
