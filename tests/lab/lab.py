@@ -217,6 +217,7 @@ class _Number:
 
     def __enter__(self) -> int:
         routes = [ipaddress.ip_network(word, strict=False) for word in run(["ip", "route"]).out.split() if "/" in word]
+        os.makedirs("/run/lock", exist_ok=True)
         for number in range(LABS):
             network = ipaddress.ip_network(f"10.{FIRST + number}.0.0/16")
             descriptor = os.open(f"/run/lock/minik8s-lab-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
