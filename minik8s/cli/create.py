@@ -59,6 +59,8 @@ def create(
     create service clusterip|nodeport|loadbalancer|externalname NAME …
     create namespace|serviceaccount NAME
     """
+    if words and filenames:
+        raise click.ClickException("say either -f FILE or what to create in words, not both")
     writing = Writing(cluster, output=output, dry_run=dry_run, validate=validate)
 
     def act(target: Target) -> None:

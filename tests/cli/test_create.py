@@ -83,6 +83,7 @@ def test_it_is_created_and_a_dry_run_is_a_manifest_for_any_namespace(cli: Cli) -
         ("secret tls s --cert=a", "--cert FILE and --key FILE"),
         ("service clusterip s", "--tcp PORT[:TARGETPORT]"),
         ("service nodeport s --tcp=http", "write PORT or PORT:TARGETPORT"),
+        ("ns n -f nowhere.yaml", "say either -f FILE or"),
         ("cronjob c", "it knows configmap, deployment, job, namespace, secret, service, serviceaccount"),
     ],
 )
