@@ -255,8 +255,11 @@ class TlsTransport(asyncio.Transport):
             pass
         self._lose(None)
 
-    def _lose(self, error: Exception | None) -> None:
+    def _lose(self, error: OSError | None) -> None:
+        """What ends it is told as a ConnectionError. OpenSSL calls a client that has gone away an SSLEOFError."""
         if self._stage != _GONE:
+            if error is not None and not isinstance(error, ConnectionError):
+                error = ConnectionAbortedError(str(error))
             self._stage = _GONE
             self._timer.cancel()
             self._loop.remove_reader(self._fd)
@@ -264,7 +267,7 @@ class TlsTransport(asyncio.Transport):
             self._backlog = bytearray()
             self._loop.call_soon(self._lost, error)
 
-    def _lost(self, error: Exception | None) -> None:
+    def _lost(self, error: OSError | None) -> None:
         protocol, self._protocol = self._protocol, _NOBODY
         self._bare.close()
         self._over(self)

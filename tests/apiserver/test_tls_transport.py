@@ -210,8 +210,23 @@ async def test_a_reset_ends_it(place: Place) -> None:
         while not side.lost.done():
             side.transport.write(b"x" * 1000)
             await asyncio.sleep(0.001)
-        assert isinstance(side.lost.result(), OSError | None)
+        assert isinstance(side.lost.result(), ConnectionError | None)
     await place.answers()
+
+
+async def test_who_goes_while_told_more_is_no_fault_of_ours(place: Place) -> None:
+    for linger in (b"", struct.pack("ii", 1, 0)):
+        sock = await asyncio.to_thread(place.bare)
+        side = await asyncio.wait_for(place.sides.get(), 20)
+        if linger:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        side.transport.write(b"x" * 100_000)
+        await asyncio.to_thread(sock.recv, 1000)
+        sock.close()
+        while not side.lost.done():
+            side.transport.write(b"x" * 70_000)
+            await asyncio.sleep(0)
+        assert isinstance(side.lost.result(), ConnectionError)
 
 
 async def test_bad_handshakes_harm_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
