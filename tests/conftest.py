@@ -19,9 +19,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # A host has room for one agent with real containers, for one lab host with the usual address and for one Slurm: who
-# needs either goes one after the other. By folder or file; every other file is a lane of its own.
+# needs either goes one after the other. So do all that use the host's own engine: some look at everything that it has.
+# By folder or file; every other file is a lane of its own.
 LANES = {
-    **dict.fromkeys(("e2e", "faults", "host", "kubelet/devices/test_on_agent.py", "net/test_dns_host.py"), "host"),
+    **dict.fromkeys(
+        (
+            "cli/test_cluster.py",
+            "e2e",
+            "faas/runtime/test_image.py",
+            "faults",
+            "host",
+            "kubelet/devices/test_on_agent.py",
+            "kubelet/streaming",
+            "kubelet/test_on_docker.py",
+            "net/test_dns_host.py",
+            "runtime/test_contract.py",
+            "runtime/test_docker.py",
+        ),
+        "host",
+    ),
     "hpc/test_local.py": "lab",
     "multihost": "lab",
     "hpc": "slurm",
@@ -31,7 +47,10 @@ LONGEST = ("host", "lab")  # begin first
 
 def lane(path: str) -> str:
     """Of a test file, by its path below tests/."""
-    return LANES.get(path) or LANES.get(path.partition("/")[0]) or path
+    above = path
+    while above not in LANES and above:
+        above = above.rpartition("/")[0]
+    return LANES.get(above, path)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from minik8s.api.patch import json_patch, merge_patch, strategic_merge
 from minik8s.api.resource import Resource
 from minik8s.api.schema import compile_schema
 from minik8s.apiserver.openapi import V2_PROTOBUF, V2_PROTOBUF_TYPE, OpenAPI
+from tests.kubectls import KUBECTLS
 
-KUBECTL = sorted(Path("/usr/lib/google-cloud-sdk/bin").glob("kubectl.1.*")) or [
-    Path(found) for found in [shutil.which("kubectl")] if found
-]
+KUBECTL = sorted(Path("/usr/lib/google-cloud-sdk/bin").glob("kubectl.1.*")) or KUBECTLS
 VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 Json = dict[str, Any]
 

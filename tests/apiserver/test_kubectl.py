@@ -19,6 +19,7 @@ from minik8s.apiserver.auth import User
 from minik8s.apiserver.handler import AllowAll
 from minik8s.apiserver.openapi import OpenAPI
 from minik8s.store.watch_cache import WatchCache
+from tests.kubectls import KUBECTLS
 
 pytestmark = pytest.mark.kubectl
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.kubectl
 def kubectls() -> list[str]:
     found = [shutil.which(f"kubectl.1.{minor}") or "" for minor in range(27, 40)]
     found += [str(p) for p in sorted(Path("/usr/lib/google-cloud-sdk/bin").glob("kubectl.1.*"))]
-    found = [path for path in found if path] or [path for path in [shutil.which("kubectl")] if path]
+    found = [path for path in found if path] or [str(path) for path in KUBECTLS]
     return [found[0], found[-1]] if len(found) > 1 else found
 
 

@@ -6,7 +6,6 @@ Pods are made by hand, without a kubelet's loops: what is tested is the way of t
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -34,11 +33,12 @@ from minik8s.runtime.base import ContainerSpec, Runtime, SandboxSpec
 from minik8s.store.memory import MemoryStore
 from minik8s.store.watch_cache import WatchCache
 from tests.images import BUSYBOX
+from tests.kubectls import BOTH
 
 ADMIN = User("admin", ("system:masters", "system:authenticated"))
 BINARIES = Path("/usr/lib/google-cloud-sdk/bin")
 _VERSIONS = [BINARIES / f"kubectl.1.{minor}" for minor in (27, 30, 33)]
-KUBECTLS = [path for path in _VERSIONS if path.exists()] or [Path(p) for p in [shutil.which("kubectl")] if p]
+KUBECTLS = [path for path in _VERSIONS if path.exists()] or BOTH
 
 
 @dataclass
