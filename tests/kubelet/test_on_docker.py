@@ -126,7 +126,8 @@ async def test_termination_messages_and_job_pods(one: Node):
 
 
 async def test_out_of_memory_is_told_as_such(one: Node):
-    hog = sh("x=a; while true; do x=$x$x$x$x; done", resources={"limits": {"memory": "12Mi"}})
+    # The engine asks the kernel to be told of this a moment after the start.
+    hog = sh("sleep 1; x=a; while true; do x=$x$x$x$x; done", resources={"limits": {"memory": "12Mi"}})
     await one.create("hog", hog, restartPolicy="Never")
     pod = await one.until("hog", lambda pod: pod.status.phase == "Failed")
     ended = pod.status.containerStatuses[0].state.terminated
