@@ -66,7 +66,7 @@ def parse_queue(text: str) -> Reports:
             continue
         job, task, state, _, submitted, started, partition, nodes, reason = fields
         report = TaskReport(state, _time(submitted), _time(started), 0, partition, nodes, reason)
-        _newest(found.setdefault(job, {}), int(task) if task.isdigit() else WHOLE, report)
+        _newest(found.setdefault(job, {}), _task(task), report)
     return found
 
 
@@ -86,7 +86,7 @@ def parse_sacct(lines: Iterable[str]) -> Reports:
             128 + int(signal) if signal.isdigit() and int(signal) else int(exit_code) if exit_code.isdigit() else None
         )
         report = TaskReport(state, _time(submitted), _time(started), _time(ended), partition, nodes, "", number)
-        _newest(found.setdefault(job, {}), int(task) if task else WHOLE, report)
+        _newest(found.setdefault(job, {}), _task(task), report)
     return found
 
 
@@ -105,13 +105,13 @@ def parse_look(text: str) -> Extra:
             name, _, left = line.partition("|")
             submission, _, task = name.removesuffix(".rc").partition(".")
             if left.isdigit():
-                marks.setdefault(submission, {})[int(task) if task.isdigit() else WHOLE] = int(left)
+                marks.setdefault(submission, {})[_task(task)] = int(left)
         elif part == "@codes":
             shown, _, status = line.partition(" ")
             job, _, task = shown.partition("_")
             if status.strip().isdigit() and int(status):
                 code = 128 + (int(status) & 127) if int(status) & 127 else int(status) >> 8
-                codes.setdefault(job, {})[int(task) if task.isdigit() else WHOLE] = code
+                codes.setdefault(job, {})[_task(task)] = code
         elif part == "@sacct":
             accounting.append(line)
     return Extra(marks, codes, parse_sacct(accounting), asked)
@@ -121,6 +121,11 @@ def _newest(tasks: dict[int, TaskReport], task: int, report: TaskReport) -> None
     held = tasks.get(task)
     if held is None or report.submitted >= held.submitted:
         tasks[task] = report
+
+
+def _task(text: str) -> int:
+    """A number within an array, or whatever a source writes for a job that is none."""
+    return int(text) if text.isdigit() else WHOLE
 
 
 def _time(text: str) -> float:
