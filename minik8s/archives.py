@@ -15,7 +15,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, Protocol
 
@@ -98,11 +98,12 @@ def check(packed: bytes) -> None:
 def unpack(packed: bytes, folder: Path) -> None:
     """Write the files of a tar.gz below `folder`, which must be empty. Raises BadArchive."""
     for file in _guarded(_of_tar(gzip.GzipFile(fileobj=io.BytesIO(packed))), "the archive"):
-        path = folder / clean_name(file.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as made:
+        path = os.path.join(folder, file.name)
+        if "/" in file.name:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "xb") as made:
+            os.fchmod(made.fileno(), 0o755 if file.executable else 0o644)
             made.write(file.data)
-        path.chmod(0o755 if file.executable else 0o644)
 
 
 def read(path: Path) -> Iterator[File]:
@@ -121,12 +122,13 @@ def read(path: Path) -> Iterator[File]:
 
 
 def _guarded(files: Iterator[File], what: str) -> Iterator[File]:
+    """Under their clean names, without those that nobody wants."""
     count = _Count()
     try:
         for file in files:
-            count.add(file.name, len(file.data))
-            if not _skipped(PurePosixPath(clean_name(file.name)), IGNORED):
-                yield file
+            clean = count.add(file.name, len(file.data))
+            if not _skipped(clean, IGNORED):
+                yield file._replace(name=clean)
     except _UNREADABLE as error:
         raise BadArchive(f"{what} is no folder, no .py file, and cannot be read as zip or tar: {error}") from None
 
@@ -183,7 +185,7 @@ class _Count:
         """The clean name. BadArchive once it is too much, for doubles, and for a file where a folder is."""
         clean = clean_name(name)
         self._bytes += size
-        above = {parent.as_posix() for parent in PurePosixPath(clean).parents}
+        above = set(_above(clean))
         if clean in self._names or clean in self._folders or above & self._names:
             raise BadArchive(f"the archive holds {clean[:80]!r} twice")
         if len(self._names) >= MAX_FILES:
@@ -211,10 +213,10 @@ def clean_name(name: str) -> str:
 
 def _without_top(files: list[File]) -> list[File]:
     """Archives of a folder begin all names with it."""
-    tops = {clean_name(file.name).partition("/")[0] for file in files}
-    if len(tops) != 1 or not all("/" in clean_name(file.name) for file in files):
+    tops = {file.name.partition("/")[0] for file in files}
+    if len(tops) != 1 or not all("/" in file.name for file in files):
         return files
-    return [file._replace(name=clean_name(file.name).partition("/")[2]) for file in files]
+    return [file._replace(name=file.name.partition("/")[2]) for file in files]
 
 
 # -- folders
@@ -225,12 +227,12 @@ def _of_folder(folder: Path) -> Iterator[File]:
     patterns = (*IGNORED, *_patterns(folder / IGNORE_FILE))
     for place, folders, files in os.walk(folder):
         inside = Path(place).relative_to(folder)
-        folders[:] = sorted(name for name in folders if not _matches(inside / name, patterns, folder=True))
+        folders[:] = sorted(name for name in folders if not _matches((inside / name).as_posix(), patterns, folder=True))
         for name in [name for name in folders if Path(place, name).is_symlink()]:
             raise BadArchive(f"{str(inside / name)!r} is a link to a folder: copy it, or name it in {IGNORE_FILE}")
         for name in sorted(files):
             path = Path(place, name)
-            if _matches(inside / name, patterns, folder=False):
+            if _matches((inside / name).as_posix(), patterns, folder=False):
                 continue
             if not path.resolve().is_relative_to(root):
                 raise BadArchive(f"{str(inside / name)!r} is a link that leads out of the folder: copy the file, or "
@@ -250,18 +252,24 @@ def _patterns(file: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _skipped(path: PurePosixPath, patterns: Iterable[str]) -> bool:
-    patterns = tuple(patterns)
-    above = any(_matches(parent, patterns, folder=True) for parent in path.parents if parent.name)
-    return above or _matches(path, patterns, folder=False)
+def _above(name: str) -> Iterator[str]:
+    """The folders that a file lies in, the nearest first."""
+    while name := name.rpartition("/")[0]:
+        yield name
 
 
-def _matches(path: PurePosixPath | Path, patterns: Iterable[str], *, folder: bool) -> bool:
+def _skipped(name: str, patterns: Sequence[str]) -> bool:
+    above = any(_matches(folder, patterns, folder=True) for folder in _above(name))
+    return above or _matches(name, patterns, folder=False)
+
+
+def _matches(path: str, patterns: Sequence[str], *, folder: bool) -> bool:
     """As .gitignore has it: a slash at the end means folders; one elsewhere the whole path; none the name alone."""
+    name = path.rpartition("/")[2]
     for pattern in patterns:
         bare = pattern.rstrip("/")
         if pattern.endswith("/") and not folder:
             continue
-        if fnmatch.fnmatchcase(path.as_posix() if "/" in bare else path.name, bare.lstrip("/")):
+        if fnmatch.fnmatchcase(path if "/" in bare else name, bare.lstrip("/")):
             return True
     return False

@@ -126,6 +126,7 @@ class Bench:
                 times.append(time.perf_counter() - begun)
                 if status != 200:
                     raise BenchError(f"a cold call was answered {status}: {text[:500]}")
+                await self._seen.until(lambda n=name: self._pods(n), f"the pod of {name}")  # type: ignore[misc]
             what = "from the pool" if name == "pooled" else "with a new pod"
             beside = f"slowest {max(times) * 1000:.0f} ms; {await self._phases(name)}"
             yield Result(f"cold start {what}, p50 of {count}", statistics.median(times) * 1000, "ms", goal * 1000,

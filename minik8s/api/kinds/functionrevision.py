@@ -9,7 +9,7 @@ from typing import Final
 
 from minik8s.api.errors import Cause, invalid
 from minik8s.api.kinds.columns import AGE, NAME, condition, dig
-from minik8s.api.kinds.function import Code
+from minik8s.api.kinds.function import PROCESS, Code
 from minik8s.api.kinds.pod import EnvVar, ResourceRequirements
 from minik8s.api.kinds.workflow import GROUP
 from minik8s.api.meta import Condition, Object, Struct
@@ -40,6 +40,11 @@ class FunctionRevisionSpec(Struct):
     serviceAccountName: str = ""
     isolation: str = "Pod"
     shape: str = ""
+
+    @property
+    def crowd(self) -> str:
+        """Whose pods it runs in: its function's, or SHARED."""
+        return SHARED if self.isolation == PROCESS else self.function
 
 
 class FunctionRevisionStatus(Struct):

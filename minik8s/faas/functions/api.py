@@ -4,7 +4,7 @@ GET  …/functions/NAME/code                  {"sha256", "size", "received"}
     PUT  …/functions/NAME/code?offset=N         a chunk of the archive that spec.code announces
     GET  …/functionrevisions/NAME/code          the archive, tar.gz
     GET  …/functionrevisions/NAME/settings      what a runtime is told: the gateways', for variables may be secrets
-    POST /apis/faas.minik8s.io/v1/functiondemands   what a gateway has in flight
+    POST /apis/faas.minik8s.io/v1/functiondemands   what a gateway has in flight; tells pods that held calls may go to
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from minik8s.apiserver.steps import node_of
 from minik8s.apiserver.verbs import Call
 from minik8s.client.base import Client
 from minik8s.faas.functions.codes import Codes
-from minik8s.faas.functions.crowd import Demand
+from minik8s.faas.functions.crowd import Demand, Promise
 from minik8s.faas.functions.revisions import settings
 
 Answer = Callable[[Call], Awaitable[ApiResponse]]
@@ -39,7 +39,7 @@ MANY = 10_000  # functions in one report
 class FunctionApi:
     def __init__(
         self, client: Client, codes: Codes, *, arrived: Callable[[str, str], None],
-        tell: Callable[[str, list[Demand]], None],
+        tell: Callable[[str, list[Demand]], list[Promise]],
     ) -> None:  # fmt: skip
         self._client = client
         self._codes = codes
@@ -135,8 +135,9 @@ class FunctionApi:
         functions = asked.get("functions")
         if not isinstance(functions, dict) or len(functions) > MANY:
             raise BadRequest("functions: must be a map from namespace/name to what is in flight")
-        self._tell(gateway, [demand for name, told in functions.items() for demand in _demands(name, told)])
-        return json_response({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}, 201)
+        promises = self._tell(gateway, [demand for name, told in functions.items() for demand in _demands(name, told)])
+        told = [promise._asdict() for promise in promises]
+        return json_response({"kind": "FunctionDemand", "apiVersion": f"{GROUP}/v1", "promises": told}, 201)
 
 
 def _demands(name: str, told: Any) -> Iterator[Demand]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from minik8s.api.kinds.function import PROCESS, Function
 from minik8s.api.kinds.functionrevision import SHARED, FunctionRevision
+from minik8s.api.kinds.pod import Pod
 from minik8s.faas.functions import revisions, scale
 from minik8s.faas.functions.scale import Bounds, Decision, Sample, Seen
 
@@ -28,6 +29,16 @@ class Demand(NamedTuple):
     concurrency: float  # calls in flight on average since it told last, held ones included
     waiting: int  # calls that are held now
     requests: int  # since it told last
+
+
+class Promise(NamedTuple):
+    """A pod of a pool that a crowd's held calls may go to before the claim is written."""
+
+    crowd: str  # namespace/name
+    shape: str
+    pod: str  # namespace/name
+    address: str
+    node: str
 
 
 class Want(NamedTuple):
@@ -56,6 +67,7 @@ class Group:
     panic_until: float = 0.0
     called: bool = False
     near: set[str] = field(default_factory=set)  # nodes whose gateways hold calls
+    promised: Pod | None = None  # an idle pod that calls may go to already, and whose claim is still to be written
     claimed: list[str] = field(default_factory=list)  # pods that have been taken from a pool, and not told of yet
     claimed_at: float = -math.inf
 

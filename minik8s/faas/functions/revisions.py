@@ -96,6 +96,7 @@ def settings(revision: FunctionRevision, env: dict[str, str]) -> Json:
         "revision": revision.metadata.name, "function": spec.function, "namespace": revision.metadata.namespace,
         "handler": spec.handler, "env": env, "concurrency": spec.concurrency, "workers": spec.workers,
         "timeoutSeconds": spec.timeoutSeconds, "maxBodyBytes": spec.maxBodyBytes, "invokes": list(spec.invokes),
+        "tenant": f"{revision.metadata.namespace}/{spec.crowd}",
     }  # fmt: skip
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec.structs import replace
 
 from minik8s.api.errors import Invalid, NotFound, StatusError
 from minik8s.api.kinds.function import LABEL, PROCESS, Function
-from minik8s.api.kinds.functionrevision import SHAPE_LABEL, SHARED, FunctionRevision, FunctionRevisionSpec
+from minik8s.api.kinds.functionrevision import SHAPE_LABEL, SHARED, FunctionRevision
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.resource import Json
@@ -29,7 +29,7 @@ from minik8s.controllers.pod_control import PodControl, namespace_is_ending
 from minik8s.controllers.pod_facts import is_finished, is_ready
 from minik8s.controllers.status import difference, only_status_changed
 from minik8s.faas.functions import crowd, pods
-from minik8s.faas.functions.crowd import Demand, Group, Want
+from minik8s.faas.functions.crowd import Demand, Group, Promise, Want
 from minik8s.faas.functions.scale import Decision
 from minik8s.faas.functions.workshop import (
     BY_CROWD,
@@ -43,6 +43,7 @@ from minik8s.faas.functions.workshop import (
 )
 
 HUSH = 0.1  # seconds after a claim in which nothing is written for people to read
+CLAIM = 0.02  # seconds from a promise to its claim: the call goes first
 RETELL = 10.0  # seconds between two writes that tell of another rule, but not of other numbers
 
 
@@ -93,8 +94,7 @@ class Scaler(Controller):
     def _revision_changed(self, old: FunctionRevision | None, new: FunctionRevision | None) -> None:
         revision = new or old
         if revision is not None:
-            name = SHARED if revision.spec.isolation == PROCESS else revision.spec.function
-            self.queue.add(f"{revision.metadata.namespace}/{name}")
+            self.queue.add(f"{revision.metadata.namespace}/{revision.spec.crowd}")
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         for pod in (old, new):
@@ -108,9 +108,14 @@ class Scaler(Controller):
             for key in self._groups:
                 self.queue.add(key)
 
-    def tell(self, gateway: str, demands: Iterable[Demand]) -> None:
-        """What a gateway has in flight; wakes what may need pods at once."""
-        now = self._clock()
+    def tell(self, gateway: str, demands: Iterable[Demand]) -> list[Promise]:
+        """What a gateway has in flight; wakes what may need pods at once.
+
+        Where calls are held and there is no pod at all they may go to one of a pool at once: writing the claim takes
+        longer than loading the code, and is done meanwhile. If it fails, or the master does first, the pod has code of
+        somebody whom it does not belong to: it takes that of nobody else, and starts anew when asked to.
+        """
+        promises, now = [], self._clock()
         for demand in demands:
             function = self._functions.by_key(demand.function)
             if function is None:
@@ -118,7 +123,40 @@ class Scaler(Controller):
             key = crowd.key_of(function)
             group = self._groups.setdefault(key, {}).setdefault(demand.shape, Group())
             group.tell(gateway, demand, crowd.unit(function), now)
-            self.queue.add(key)
+            promise = self._promise(key, demand.shape, group) if demand.waiting else None
+            if promise is None:
+                self.queue.add(key)
+            else:
+                promises.append(promise)
+                self.queue.add_after(key, CLAIM)
+        return promises
+
+    def _promise(self, key: str, shape: str, group: Group) -> Promise | None:
+        namespace, _, name = key.partition("/")
+        lost = lost_nodes(self._nodes)
+        mine = [pod for pod in self._pods.by_index(BY_CROWD, key) if pod.metadata.labels.get(SHAPE_LABEL) == shape]
+        if pods.counting(mine, lost):
+            return None
+        if group.promised is None:
+            members = self._members(namespace, name)
+            histories = {each.metadata.uid: history_of(self._revisions, each) for each in members}
+            want = crowd.wants(members, histories).get(shape)
+            if want is None or not want.called or want.bounds.most < 1:
+                return None
+            ready = filter(is_ready, self._free(want.revision, lost))
+            group.promised = next(iter(pods.best(ready, group.near)), None)
+            if group.promised is None:
+                return None
+            self._taken.add(group.promised.metadata.uid)
+        pod = group.promised
+        return Promise(key, shape, pod.key, pod.status.podIP, pod.spec.nodeName)
+
+    def _free(self, revision: FunctionRevision, lost: Collection[str]) -> list[Pod]:
+        """Idle pods that could run it, and that nobody is about to have."""
+        spec = revision.spec
+        idle = self._pods.by_index(BY_POOL, f"{revision.metadata.namespace}/{spec.environmentHash}")
+        fitting = [pod for pod in idle if pod.metadata.labels.get(SHAPE_LABEL) == spec.shape]
+        return [each for each in pods.counting(fitting, lost) if each.metadata.uid not in self._taken]
 
     # -- one crowd
 
@@ -127,6 +165,8 @@ class Scaler(Controller):
         members = self._members(namespace, name)
         mine = self._pods.by_index(BY_CROWD, key)
         if not members:
+            for group in self._groups.get(key, {}).values():
+                await self._forsake(group)
             self._groups.pop(key, None)
             await self._remove(self._stranded(mine))
             return None
@@ -139,12 +179,15 @@ class Scaler(Controller):
             want = wants.get(shape)
             counting = [pod for pod in pods.counting(alive, lost) if not self._control.is_going(pod)]
             group = crowd.group_of(groups, shape, len(counting), now, called=want is not None and want.called)
+            promised = group.promised
             decision = group.decide(want, sum(map(is_ready, counting)), now)
             if decision is not None:
                 decisions[shape] = decision
             else:
                 groups.pop(shape)
             await self._adjust(members, want, group, name, alive, counting, decision.desired if decision else 0)
+            if promised is not None and group.promised is promised:
+                await self._forsake(group)
         hushed = max((group.claimed_at + HUSH - now for group in groups.values()), default=0.0)
         if hushed > 0:
             return hushed  # a call is on its way into that pod: what people want to read can wait until it is there
@@ -178,7 +221,7 @@ class Scaler(Controller):
 
     async def _add(self, members: list[Function], want: Want, group: Group, name: str, count: int) -> None:
         spec, namespace = want.revision.spec, want.revision.metadata.namespace
-        missing = count - await self._claim(members, spec, group, name, count)
+        missing = count - await self._claim(members, want.revision, group, name, count)
         if missing <= 0:
             return
         made = await self._workshop.pods(self._workshop.make(spec), namespace, name.lower(), missing)
@@ -189,17 +232,14 @@ class Scaler(Controller):
             raise outcome.error
 
     async def _claim(
-        self, members: list[Function], spec: FunctionRevisionSpec, group: Group, name: str, count: int
+        self, members: list[Function], revision: FunctionRevision, group: Group, name: str, count: int
     ) -> int:
-        """Take up to `count` idle pods of the same shape; how many there were."""
-        namespace = members[0].metadata.namespace
-        idle = self._pods.by_index(BY_POOL, f"{namespace}/{spec.environmentHash}")
-        fitting = [pod for pod in idle if pod.metadata.labels.get(SHAPE_LABEL) == spec.shape]
-        free = [
-            each for each in pods.counting(fitting, lost_nodes(self._nodes)) if each.metadata.uid not in self._taken
-        ]
+        """Take up to `count` idle pods of the same shape, the promised one first; how many there were."""
+        spec, namespace = revision.spec, revision.metadata.namespace
+        promised = group.promised
+        free = pods.best(self._free(revision, lost_nodes(self._nodes)), group.near)
         done, newest = 0, 0
-        for pod in pods.best(free, group.near)[:count]:
+        for pod in [*([promised] if promised is not None else []), *free][:count]:
             self._taken.add(pod.metadata.uid)
             patch = pods.claim(spec.environmentHash, name, spec.shape, self._owners(members))
             try:
@@ -207,14 +247,23 @@ class Scaler(Controller):
             except (Invalid, NotFound):
                 continue  # gone, or somebody else's since
             except StatusError:
-                self._taken.discard(pod.metadata.uid)
+                if pod is not promised:
+                    self._taken.discard(pod.metadata.uid)
                 raise
             done, newest = done + 1, max(newest, int(taken.metadata.resourceVersion))
             group.claimed.append(pod.metadata.name)
             group.claimed_at = self._clock()
         if newest:
             await self._pods.caught_up(str(newest))
+        if group.promised is promised:
+            group.promised = None
         return done
+
+    async def _forsake(self, group: Group) -> None:
+        """A promised pod is not needed after all; but there may be code in it."""
+        if group.promised is not None:
+            await self._remove([group.promised])
+            group.promised = None
 
     def _owners(self, members: list[Function]) -> list[Json]:
         """The function that manages its pods; all that share them, none of which manages."""

@@ -15,6 +15,7 @@ from minik8s.faas.gateway.upstream import Link, connect
 
 IDLE = 30.0  # seconds after which an idle connection is closed: runtimes drop unused revisions after 60
 SUSPECT = (0.01, 1.0)  # seconds that a pod which refuses connections is left alone: the first time, and at most
+YOUNG = 1.0  # seconds for which a pod may be about to listen, and is tried again soon
 
 
 class Place(NamedTuple):
@@ -33,6 +34,7 @@ class Replica:
         self.place = place
         self.own = own  # on this gateway's node
         self.fresh = fresh  # came while we watched: nothing is loaded that we have not seen being loaded
+        self.since = 0.0  # when it came into its fleet
         self.in_flight = 0
         self.loaded: set[str] = set()
         self.spared: set[str] = set()  # what cannot be loaded there
@@ -49,7 +51,8 @@ class Replica:
         """It takes no connections now; for how many seconds it is to be left alone."""
         first, longest = SUSPECT
         seconds = float(min(first * 2**self._refusals, longest))
-        self._refusals = min(self._refusals + 1, 16)
+        if not self.fresh or now - self.since >= YOUNG:
+            self._refusals = min(self._refusals + 1, 16)
         self.suspect_until = now + seconds
         return seconds
 
@@ -262,6 +265,7 @@ class Fleet:
 
     def put(self, replica: Replica) -> None:
         self.replicas[replica.place.key] = replica
+        replica.since = self._clock()
         self._grant()
 
     def drop(self, key: str) -> Replica | None:

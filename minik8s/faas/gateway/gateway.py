@@ -22,12 +22,12 @@ from minik8s.faas.gateway import secure
 from minik8s.faas.gateway.calls import HOLD, Calls
 from minik8s.faas.gateway.demand import Demand
 from minik8s.faas.gateway.failures import refusal
-from minik8s.faas.gateway.fleet import IDLE
+from minik8s.faas.gateway.fleet import IDLE, Place
 from minik8s.faas.gateway.inbound import Clients
 from minik8s.faas.gateway.loading import Loader, Verdicts
 from minik8s.faas.gateway.records import Records
 from minik8s.faas.gateway.trace import Trace
-from minik8s.faas.gateway.view import Target, View
+from minik8s.faas.gateway.view import PORT, Target, View
 from minik8s.faas.gateway.wire import Asked
 from minik8s.faas.queue.queue import ENVELOPE, Envelope
 
@@ -39,6 +39,20 @@ TIDY = 10.0  # seconds between looks at idle connections
 LAST_REQUESTS, LAST_CALLS = 0.2, 10.0
 
 Json = dict[str, Any]
+
+
+class _Promise(msgspec.Struct):
+    """A pod that calls of a crowd may go to, though it does not carry its label yet."""
+
+    crowd: str
+    shape: str
+    pod: str
+    address: str
+    node: str
+
+
+class _Told(msgspec.Struct):
+    promises: tuple[_Promise, ...] = ()
 
 
 class Gateway:
@@ -108,7 +122,9 @@ class Gateway:
 
     async def _tell(self, report: Json) -> None:
         body = msgspec.json.encode({"apiVersion": f"{GROUP}/v1", "kind": "FunctionDemand", **report})
-        await self._client.transport.request("POST", DEMANDS, body=body)
+        answer = await self._client.transport.request("POST", DEMANDS, body=body)
+        for each in msgspec.json.decode(answer, type=_Told).promises:
+            self.view.expect((each.crowd, each.shape), Place(each.pod, each.address, PORT, each.node))
 
     async def _enqueue(self, target: Target, asked: Asked, path: str, body: bytes, trace: Trace) -> bytes:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in asked.lines}

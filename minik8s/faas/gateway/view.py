@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from minik8s.api.kinds.function import LABEL, PROCESS, Function
-from minik8s.api.kinds.functionrevision import SHAPE_LABEL, SHARED, FunctionRevision, FunctionRevisionSpec
+from minik8s.api.kinds.function import LABEL, Function
+from minik8s.api.kinds.functionrevision import SHAPE_LABEL, FunctionRevision, FunctionRevisionSpec
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod
 from minik8s.api.kinds.trigger import Trigger
@@ -92,6 +92,7 @@ class View:
         self._node = node
         self._woken, self._moved = woken, moved
         self._places: dict[str, tuple[tuple[str, str], Place]] = {}  # by pod: its fleet, and who it is
+        self._expected: dict[str, float] = {}  # pods of which only the scaler has told, and since when
         self._compiled: Routes | None = None
         self._functions = informers.of(Function)
         self._revisions = informers.of(FunctionRevision)
@@ -200,6 +201,7 @@ class View:
         assert sample is not None
         known = self._places.get(sample.key)
         now = self._place(new) if new is not None else None
+        self._expected.pop(sample.key, None)
         if now == known:
             return
         if known is not None:
@@ -214,8 +216,19 @@ class View:
             self._fleet(now[0]).put(Replica(now[1], own=now[1].node == self._node, fresh=fresh))
         self._moved()
 
+    def expect(self, fleet: tuple[str, str], place: Place) -> None:
+        """A pod is about to be one of the fleet's: it may be called already."""
+        if place.key not in self._places:
+            self._places[place.key] = fleet, place
+            self._expected[place.key] = asyncio.get_running_loop().time()
+            self._fleet(fleet).put(Replica(place, own=place.node == self._node, fresh=True))
+
     def tidy(self, before: float) -> None:
-        """Close connections that have been idle since; shapes come and go, and a fleet without anything is none."""
+        """Close connections that have been idle since; shapes come and go, and a fleet without anything is none. A pod
+        that was expected, and has not come, is no longer."""
+        for pod in [pod for pod, since in self._expected.items() if since < before]:
+            del self._expected[pod]
+            self.fleets[self._places.pop(pod)[0]].drop(pod)
         for key, fleet in list(self.fleets.items()):
             if not fleet.replicas and not fleet.waiting:
                 del self.fleets[key]
@@ -262,7 +275,6 @@ def _revision(revision: FunctionRevision) -> Revision:
     verdict = None if ready is None or ready.status == "Unknown" else ready.status == "True"
     meta, spec = revision.metadata, revision.spec
     function = f"{meta.namespace}/{spec.function}"
-    owner = f"{meta.namespace}/{SHARED}" if spec.isolation == PROCESS else function
-    fleet, load = (owner, spec.shape), (function, spec.shape)
+    fleet, load = (f"{meta.namespace}/{spec.crowd}", spec.shape), (function, spec.shape)
     marks = f"Minik8s-Revision: {meta.name}\r\n".encode()
     return Revision(revision.key, meta.name, meta.namespace, function, fleet, load, spec, marks, verdict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from typing import Final
 
 from minik8s.faas.runtime import http1
@@ -19,11 +20,13 @@ _PATH: Final = "/-/revisions"
 
 
 class Control:
-    """`token_sha256`: hex SHA-256 of what callers must bear; "" refuses everybody."""
+    """`token_sha256`: hex SHA-256 of what callers must bear; "" refuses everybody. `spent` is called when the pod is
+    asked to take code that it must not."""
 
-    def __init__(self, fleet: Fleet, token_sha256: str) -> None:
+    def __init__(self, fleet: Fleet, token_sha256: str, spent: Callable[[], None]) -> None:
         self._fleet = fleet
         self._token = token_sha256
+        self._spent = spent
 
     def refusal(self, request: Incoming) -> bytes | None:
         """The answer to who may not ask this; only the request's head is needed."""
@@ -71,6 +74,9 @@ class Control:
             return http1.error(
                 400, "BadRequest", f"revision: {settings.revision!r} is no name, or not the path's {name!r}"
             )
+        if not self._fleet.admits(settings.tenant):
+            self._spent()
+            return http1.error(409, "Conflict", "this pod has had code of another function, and starts anew")
         self._fleet.load(settings, body, parts[1], connection)
         return None
 

@@ -19,7 +19,7 @@ from minik8s.faas.runtime.channel import give_job, lend
 from minik8s.faas.runtime.connection import Connection
 from minik8s.faas.runtime.processes import kill_orphans, kill_tree
 from minik8s.faas.runtime.revision import Revision, Worker, cause, loaded_answer
-from minik8s.faas.runtime.settings import Settings
+from minik8s.faas.runtime.settings import Settings, read_settings
 
 OVERDUE: Final = 0.5  # seconds after its timeout at which a worker that is still in a call is killed
 LOADING: Final = 60.0  # seconds that an import may take
@@ -56,6 +56,7 @@ class Fleet:
         self._first_uid = first_uid
         self._over = False
         self._uids: dict[str, int] = {}
+        self._tenant: str | None = None  # whose code has been here
         self._spare: tuple[int, socket.socket] | None = None  # a worker that waits for its code, and its channel
         self._spares_failed = 0
         self._ended_some = False  # processes that may have left others
@@ -66,18 +67,19 @@ class Fleet:
         loaded = [each for each in self.revisions.values() if each.contract]
         return max(loaded, key=lambda each: (len(each.settings.revision), each.settings.revision), default=None)
 
+    def admits(self, tenant: str) -> bool:
+        """Whether code of theirs may come into this pod: what has run here may have left something."""
+        return self._tenant in (None, tenant)
+
     def load(self, settings: Settings, put: bytes, archive: bytes, connection: Connection) -> None:
         """Answers on the connection when there is a verdict. `put`: settings and archive, as they came."""
+        self._tenant = settings.tenant
         revision = self.revisions.get(settings.revision)
         if revision is None:
             if self._ended_some:
                 self._end_orphans()
-            folder = self._root / settings.revision
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o700)  # nobody else of this pod is to read the code
             uid = self._uid(settings)
-            if uid is not None:
-                os.chown(folder, uid, uid)
+            folder = self._folder(settings.revision, uid)
             revision = self.revisions[settings.revision] = Revision(settings, folder, uid)
             self._first(revision, put, archive)
         if revision.contract:
@@ -109,10 +111,32 @@ class Fleet:
 
     # -- workers
 
-    def keep_spare(self) -> None:
-        """Called when there is nothing else to do: a pod without any code has a worker that only needs that."""
+    def keep_spare(self) -> bool:
+        """Called when there is nothing else to do: a pod without any code has a worker that only needs that. Whether
+        there is a new one."""
         if self._spare is None and not self.revisions and not self._over and self._spares_failed < FAILURES:
             self._spare = self._process(None)
+            return True
+        return False
+
+    def rehearse(self) -> None:
+        """What loading does here, without effect."""
+        settings = read_settings(b'{"revision": "-"}')
+        revision = Revision(settings, self._folder(settings.revision, self._first_uid), self._first_uid)
+        shutil.rmtree(revision.folder)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            give_job(ours, b"", folder=str(revision.folder), uid=revision.uid)
+        loaded_answer(revision)
+
+    def _folder(self, name: str, uid: int | None) -> Path:
+        folder = self._root / name
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)  # nobody else of this pod is to read the code
+        if uid is not None:
+            os.chown(folder, uid, uid)
+        return folder
 
     def _first(self, revision: Revision, put: bytes, archive: bytes) -> None:
         """The worker that unpacks, and has the verdict."""

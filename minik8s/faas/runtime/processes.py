@@ -24,12 +24,17 @@ def adopt_orphans() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def become_worker(name: str, uid: int | None) -> None:
-    """Group and session of its own, first for the out-of-memory killer, no rights; it does not outlive its parent."""
+def become_worker() -> None:
+    """Group and session of its own, first for the out-of-memory killer, parent of what its own children leave."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of memory would fill the node's disk
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    adopt_orphans()
+
+
+def become_user(name: str, uid: int | None) -> None:
+    """No rights, and a name; it does not outlive its parent."""
     if uid is not None:
         os.umask(0o077)  # /tmp is everybody's
         with contextlib.suppress(OSError):  # a user namespace without that user: the code stays who it is
@@ -40,7 +45,6 @@ def become_worker(name: str, uid: int | None) -> None:
     _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _libc.prctl(_PR_SET_NAME, name[-15:].encode(), 0, 0, 0)
-    adopt_orphans()
 
 
 def kill_tree(*roots: int) -> None:

@@ -16,7 +16,7 @@ class BadSettings(ValueError):
 @dataclass(frozen=True)
 class Settings:
     """Names on the wire are these in camelCase. `timeout_seconds` bounds a call from its last byte in to its last byte
-    out; `invokes` are the functions that code may name in `Invoke`."""
+    out; `invokes` are the functions that code may name in `Invoke`; a pod takes the code of one `tenant` alone."""
 
     revision: str
     function: str = ""
@@ -28,6 +28,7 @@ class Settings:
     timeout_seconds: float = 30
     max_body_bytes: int = 8 * 2**20
     invokes: tuple[str, ...] = ()
+    tenant: str = ""
 
 
 def divided(put: bytes) -> tuple[bytes, bytes] | None:
@@ -44,19 +45,19 @@ def read_settings(data: bytes) -> Settings:
         raise BadSettings(f"settings are not JSON: {error}") from None
     if not isinstance(given, dict):
         raise BadSettings("settings are no JSON object")
-    hints, values = _hints(), {}
-    for each in fields(Settings):
-        wire = _camel(each.name)
-        if given.get(wire) is not None:
-            values[each.name] = _checked(wire, given[wire], hints[each.name])
+    values = {
+        name: _checked(wire, given[wire], wanted) for name, wire, wanted in _fields() if given.get(wire) is not None
+    }
     if not values.get("revision"):
         raise BadSettings("revision: must be given")
     return Settings(**values)
 
 
 @functools.cache
-def _hints() -> dict[str, Any]:
-    return get_type_hints(Settings)
+def _fields() -> list[tuple[str, str, Any]]:
+    """Each field's name, here and on the wire, and its type."""
+    hints = get_type_hints(Settings)
+    return [(each.name, _camel(each.name), hints[each.name]) for each in fields(Settings)]
 
 
 def _checked(name: str, value: Any, wanted: Any) -> Any:

@@ -82,10 +82,13 @@ def split(each: Function) -> dict[str, int]:
     return {share.revision: share.percent for share in each.status.traffic}
 
 
-async def called(it: Cluster, load: float, *, waiting: int = 0, name: str = "f", rev: str = "f-00001") -> None:
+async def called(it: Cluster, load: float, *, waiting: int = 0, name: str = "f", rev: str = "f-00001") -> list[Json]:
+    """What a gateway tells; the pods that its calls may go to at once."""
     shape = (await it.client.get(FunctionRevision, rev, "default")).spec.shape
     told = {"shape": shape, "concurrency": load, "waiting": waiting, "requests": 1 if load else 0}
-    await post(it, DEMANDS, {"gateway": "node", "functions": {f"default/{name}": [told]}})
+    answer = await post(it, DEMANDS, {"gateway": "node", "functions": {f"default/{name}": [told]}})
+    promises: list[Json] = answer["promises"]
+    return promises
 
 
 async def post(it: Cluster, path: str, body: Json) -> Json:
@@ -281,6 +284,7 @@ async def test_a_runtime_is_told_variables_with_their_secrets(it: Cluster) -> No
     await it.client.create(Secret, {"metadata": {"name": "s"}, "stringData": {"k": "hush"}}, "default")
     told = msgspec.json.decode(await transport.request("GET", path))
     assert told["env"] == {"A": "1", "B": "hush"}
+    assert told["tenant"] == "default/f"
     assert (told["revision"], told["function"], told["namespace"]) == ("f-00001", "f", "default")
     with pytest.raises(Forbidden):
         await it.master.client(User("jane", (AUTHENTICATED,))).transport.request("GET", path)
@@ -336,6 +340,38 @@ async def test_an_idle_pod_is_claimed_and_the_pool_is_filled_again(pooled: Clust
     assert again.metadata.uid != taken.metadata.uid
 
 
+async def idle_pod(it: Cluster) -> Pod:
+    """In the pool, when there is a function at rest that could use it."""
+    await make(it, scale={"idleSeconds": 1})
+    await verdict(it)
+    await function(it, lambda each: each.status.desiredReplicas == 0 and bool(each.status.traffic))
+    return await it.until(Pod, lambda pod: POOL_LABEL in pod.metadata.labels and pod.status.phase == "Running")
+
+
+async def test_held_calls_may_go_to_an_idle_pod_at_once_and_its_claim_follows(pooled: Cluster) -> None:
+    it = pooled
+    waiting = await idle_pod(it)
+    promised = {
+        "crowd": "default/f", "shape": waiting.metadata.labels[SHAPE_LABEL], "pod": waiting.key,
+        "address": waiting.status.podIP, "node": "node",
+    }  # fmt: skip
+    assert await called(it, 0.1, waiting=1) == [promised]
+    assert await called(it, 0.1, waiting=2) == [promised]  # whoever asks next is told the same
+    await it.until(Pod, lambda pod: pod.metadata.uid == waiting.metadata.uid and alive(pod))
+    assert await called(it, 0.1, waiting=3) == []
+    assert len(await mine(it)) == 1
+
+
+async def test_a_promised_pod_that_nobody_needs_after_all_goes_for_there_may_be_code_in_it(pooled: Cluster) -> None:
+    it = pooled
+    waiting = await idle_pod(it)
+    await it.client.create(Function, {"metadata": {"name": "g"}, "spec": {"code": {"inline": CODE}}}, "default")
+    (promised,) = await called(it, 0.1, waiting=1)
+    await it.client.delete(Function, "f", "default")
+    await none_left(it, Pod, lambda pod: pod.metadata.uid == waiting.metadata.uid)
+    assert promised["pod"] == waiting.key
+
+
 async def test_functions_that_share_pods_share_them(it: Cluster) -> None:
     for name in ("f", "g"):
         await make(it, name, isolation="Process", scale={"idleSeconds": 60})
@@ -358,7 +394,7 @@ async def test_only_gateways_tell_of_demand_and_only_of_their_own(it: Cluster) -
     with pytest.raises(Forbidden):
         await jane.request("POST", DEMANDS, body=b'{"gateway": "node", "functions": {}}')
     unknown = {"default/none": {"shape": "s", "concurrency": 1.0, "waiting": 1, "requests": 1}}
-    assert (await post(it, DEMANDS, {"gateway": "node", "functions": unknown}))["status"] == "Success"
+    assert (await post(it, DEMANDS, {"gateway": "node", "functions": unknown}))["promises"] == []
 
 
 async def test_a_pod_knows_only_the_hash_of_its_token(it: Cluster) -> None:

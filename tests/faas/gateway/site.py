@@ -23,8 +23,9 @@ import aiohttp
 from aiohttp import web
 
 from minik8s.aio import background
-from minik8s.api.kinds.function import Function
-from minik8s.api.kinds.functionrevision import FunctionRevision
+from minik8s.api.kinds.environment import PLAIN, POOL_LABEL
+from minik8s.api.kinds.function import LABEL, Function
+from minik8s.api.kinds.functionrevision import SHAPE_LABEL, FunctionRevision
 from minik8s.api.kinds.namespace import Namespace
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod as PodObject
@@ -150,6 +151,7 @@ class Site:
         self.codes: dict[str, bytes] = {}
         self.demands: list[Json] = []
         self.asked = asyncio.Event()  # a demand has come
+        self.promises: list[Json] = []  # what the scaler answers
         self.later: list[Json] = []
         self.pods: dict[str, Pod] = {}
         self.gateway: Gateway
@@ -163,7 +165,12 @@ class Site:
             return {"id": "c-1"}
         self.demands.append(body)
         self.asked.set()
-        return None
+        return {"promises": self.promises}
+
+    def promise(self, pod: str, function: str = "f") -> Json:
+        """As the scaler makes it: that calls of the function may go to this pod."""
+        place = {"pod": f"default/{pod}", "address": self.pods[pod].address, "node": NODE}
+        return {"crowd": f"default/{function}", "shape": "s", **place}
 
     async def function(self, name: str, *, namespace: str = "default", **spec: Any) -> None:
         await self.client.create(Function, {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
@@ -213,10 +220,12 @@ class Site:
     async def pod(
         self, name: str, function: str, *, shape: str = "s", node: str = NODE, listening: bool = True
     ) -> Pod:  # fmt: skip
+        """Of a function, or, without one, of a pool."""
         pod = self.pods[name] = Pod(name, self.behaviours)
         if listening:
             await pod.start()
-        labels = {"faas.minik8s.io/function": function, "faas.minik8s.io/shape": shape}
+        whose = {LABEL: function} if function else {POOL_LABEL: PLAIN}
+        labels = {**whose, SHAPE_LABEL: shape}
         spec = {"nodeName": node, "containers": [{"name": "function", "image": "x"}]}
         await self.client.create(
             PodObject, {"metadata": {"name": name, "namespace": "default", "labels": labels}, "spec": spec}

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from minik8s.api.errors import Conflict
-from minik8s.api.kinds.function import Function
+from minik8s.api.kinds.function import LABEL, Function
 from minik8s.api.kinds.functionrevision import FunctionRevision
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod as PodObject
@@ -131,6 +131,45 @@ async def test_a_pod_that_does_not_listen_yet_is_tried_until_it_does() -> None:
         await asyncio.sleep(0.05)
         await pod.start()
         assert (await call)[0] == 200
+
+
+async def test_a_promised_pod_is_called_before_it_carries_the_functions_label() -> None:
+    async with site() as it:
+        await it.simple(pods=0)
+        pod = await it.pod("pooled", "")
+        it.promises = [it.promise("pooled")]
+        assert (await it.call())[0] == 200
+        (replica,) = it.fleet().replicas.values()
+        label = {"metadata": {"labels": {LABEL: "f"}}}
+        claimed = await it.client.patch(PodObject, "pooled", "default", label)
+        await it.gateway.view._pods.caught_up(claimed.metadata.resourceVersion)
+        assert list(it.fleet().replicas.values()) == [replica]  # it keeps its connections, and what is loaded
+        assert (await it.call())[0] == 200
+        assert len(set(pod.ports)) == 1
+
+
+async def test_a_promised_pod_that_becomes_somebody_elses_is_left() -> None:
+    async with site() as it:
+        await it.simple(pods=0)
+        await it.pod("pooled", "")
+        it.promises = [it.promise("pooled")]
+        assert (await it.call())[0] == 200
+        label = {"metadata": {"labels": {LABEL: "g"}}}
+        await it.client.patch(PodObject, "pooled", "default", label)
+        await it.until(lambda: not it.fleet().replicas)
+        assert len(it.fleet("g").replicas) == 1
+
+
+async def test_a_promise_that_is_not_kept_is_forgotten() -> None:
+    async with site() as it:
+        await it.simple(pods=0)
+        await it.pod("pooled", "")
+        it.promises = [it.promise("pooled")]
+        assert (await it.call())[0] == 200
+        it.gateway.view.tidy(asyncio.get_running_loop().time() - 10)
+        assert len(it.fleet().replicas) == 1
+        it.gateway.view.tidy(asyncio.get_running_loop().time() + 1)
+        assert not it.fleet().replicas
 
 
 async def test_a_pod_that_does_not_take_code_now_is_asked_again() -> None:

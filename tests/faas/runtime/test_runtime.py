@@ -500,6 +500,17 @@ def test_a_supervisor_that_is_told_to_end_serves_until_it_is_quiet(tmp_path: Pat
         assert ended.si_status == 0
 
 
+def test_a_pod_that_has_had_code_of_one_function_takes_no_others_and_starts_anew(tmp_path: Path) -> None:
+    with pod(tmp_path) as made:
+        assert made.load("f-00001", "def main(params):\n    return 'f'\n", tenant="default/f") == "main"
+        assert made.load("f-00002", "def main(params):\n    return 'f2'\n", tenant="default/f") == "main"
+        reply = made.put("g-00001", "def main(params):\n    return 'g'\n", tenant="default/g")
+        assert reply.status == 409
+        assert "has had code of another function" in reply.json["message"]
+        assert made.call("f-00001").body == b"f"  # calls that were on their way are served
+        wait_for(lambda: Path(f"/proc/{made.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+
+
 def test_code_changes_under_load_and_no_call_is_lost(own: Pod) -> None:
     own.load("hot-00001", "def main(params):\n    return 1\n")
     seen: list[int] = []
