@@ -114,7 +114,9 @@ class Supervisor:
         self._fleet.reap()
 
     def _stop(self) -> None:
-        self._stopping, self._quiet_since = True, time.monotonic()
+        """Told once or often: whoever wants the pod for other code asks until it has started anew."""
+        if not self._stopping:
+            self._stopping, self._quiet_since = True, time.monotonic()
 
     def _look(self, now: float) -> float:
         """When to look again; 0.0: never, it is over."""
