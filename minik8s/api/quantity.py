@@ -115,23 +115,11 @@ def format_quantity(amount: Fraction | int, style: Style = "decimal") -> str:
 
 
 def canonical(value: Written) -> str:
-    """`value` in its own style's canonical text: `0.5` -> `500m`, `1024Ki` -> `1Mi`, `1000` -> `1k`."""
-    number, style = _parse(_text(value))
+    """`value` in its own style's canonical text: `0.5` -> `500m`, `1024Ki` -> `1Mi`, `1000` -> `1k`. ValueError."""
+    return _canonical(_text(value))
+
+
+@functools.lru_cache(maxsize=4096)
+def _canonical(text: str) -> str:
+    number, style = _parse(text)
     return format_quantity(number, style)
-
-
-def add_quantities(*values: Written) -> str:
-    """The sum as canonical text in the style of the first that is not zero; `0` of none."""
-    total, style = ZERO, None
-    for value in values:
-        number, written = _parse(_text(value))
-        total += number
-        if style is None and number:
-            style = written
-    return format_quantity(total, style or "decimal")
-
-
-def compare_quantities(a: Written, b: Written) -> int:
-    """-1, 0 or 1 as `a` is less than, equal to or more than `b`, whatever their suffixes."""
-    left, right = parse_quantity(a), parse_quantity(b)
-    return (left > right) - (left < right)

@@ -16,7 +16,7 @@ from typing import Any
 from minik8s.api import definitions
 from minik8s.api.errors import Cause
 from minik8s.api.formats import INT32, INT64, STRINGS
-from minik8s.api.schema_nodes import Anything, FreeObject, ListNode, MapNode, Node, ObjectNode, Scalar
+from minik8s.api.schema_nodes import Anything, FreeObject, ListNode, MapNode, Node, ObjectNode, QuantityNode, Scalar
 from minik8s.api.schema_rules import rules
 
 Json = dict[str, Any]
@@ -57,7 +57,8 @@ class Schema:
         return ([], []) if self.fits(obj) else (self.prune(obj), self.check(obj))
 
     def prune(self, obj: Any) -> list[str]:
-        """Drop unknown and null fields, in place; the paths of the unknown: `spec.containers[0].foo`."""
+        """Drop unknown and null fields, in place; the paths of the unknown: `spec.containers[0].foo`. Quantities come
+        out as Kubernetes writes them: `0.5` as `500m`."""
         unknown: list[str] = []
         with suppress(RecursionError):  # as much is dropped as can be reached; `check` refuses the object
             if not self.root.fits(obj):
@@ -90,7 +91,7 @@ _SCALARS: dict[tuple[str, str], Callable[[], Scalar]] = {
     ("string", "int-or-string"): lambda: Scalar(
         (int, str), "must be an integer or a string", lambda v: type(v) is str or v in INT32, "must be a 32-bit integer"
     ),
-    ("string", "quantity"): lambda: Scalar((str, int, float), "must be a quantity, e.g. 500m or 1Gi"),
+    ("string", "quantity"): QuantityNode,
     ("integer", ""): lambda: Scalar((int,), "must be an integer", INT64.__contains__, "must be a 64-bit integer"),
     ("integer", "int32"): lambda: Scalar((int,), "must be an integer", INT32.__contains__, "must be a 32-bit integer"),
     ("number", ""): lambda: Scalar((int, float), "must be a number"),
@@ -142,7 +143,7 @@ class _Compiler:
         else:
             made = _SCALARS.get((kind, format), _SCALARS[kind, ""])()
         if self.native:
-            made.zero = _ZEROES[kind]
+            made.zero = (lambda: "0") if type(made) is QuantityNode else _ZEROES[kind]
         return made
 
     def _object(self, schema: Json, *, lenient: bool, name: str) -> Node:

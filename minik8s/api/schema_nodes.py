@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from minik8s.api.errors import Cause, invalid, required
+from minik8s.api.quantity import canonical
 
 _CONTAINERS = (dict, list)  # only these can have something to prune
 Fits = Callable[[Any], bool]
@@ -50,7 +51,7 @@ class Node:
         self.plain, self.rules = None, rules
 
     def prune(self, value: Any, path: str, unknown: list[str]) -> None:
-        """Remove unknown and null fields below, in place."""
+        """Remove unknown and null fields below, and write quantities as Kubernetes does, in place."""
 
     def check(self, value: Any, path: str, causes: list[Cause]) -> None:
         if value is None and self.nullable:
@@ -103,6 +104,23 @@ class Scalar(Node):
             causes.append(invalid(path, value, self.detail))
 
 
+class QuantityNode(Scalar):
+    """A quantity, which fits as Kubernetes writes it: `500m`, not `0.5`. What is none is left to the kinds' own checks,
+    which say more."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__((str, int, float), "must be a quantity, e.g. 500m or 1Gi")
+        self.fits = lambda value: type(value) in self.types and self.written(value) == value
+
+    def written(self, value: Any) -> Any:
+        try:
+            return canonical(value)
+        except ValueError:
+            return value
+
+
 class FreeObject(Node):
     """An object whose content is nobody's business (RawExtension, FieldsV1, x-kubernetes-preserve-unknown-fields)."""
 
@@ -136,6 +154,8 @@ class MapNode(Node):
                     del value[key]
             elif type(inner) in _CONTAINERS:
                 self.item.prune(inner, join(path, key), unknown)
+            elif type(self.item) is QuantityNode:
+                value[key] = self.item.written(inner)
 
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
         if type(value) is not dict:
@@ -267,6 +287,8 @@ class ObjectNode(Node):
                 del value[key]
             elif type(inner) in _CONTAINERS:
                 node.prune(inner, join(path, key), unknown)
+            elif type(node) is QuantityNode:
+                value[key] = node.written(inner)
 
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
         if type(value) is not dict:

@@ -48,7 +48,7 @@ def pod() -> Json:
                     "args": ["-g", "daemon off;"],
                     "ports": [{"containerPort": 80, "protocol": "TCP"}],
                     "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-                    "resources": {"limits": {"cpu": 1, "memory": "1Gi"}},
+                    "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
                     "readinessProbe": {"httpGet": {"port": "http"}, "periodSeconds": 5},
                 }
             ],
@@ -72,6 +72,23 @@ def test_unknown_fields_are_dropped_and_named_as_kubectl_names_them() -> None:
     }
     assert sorted(DEPLOYMENT.prune(obj)) == ["extra", "spec.replicaz", "spec.template.spec.containers[0].foo"]
     assert obj == {"spec": {"selector": {}, "template": {"spec": {"containers": [{"name": "a"}]}}}}
+
+
+def test_quantities_are_written_as_kubernetes_writes_them() -> None:
+    given = {"cpu": 0.5, "memory": "1024Mi", "ephemeral-storage": "1e3", "pods": 2}
+    given |= {"a": "1000m", "b": None, "c": "many"}
+    container = {"name": "web", "image": "web", "resources": {"limits": given}}
+    volume = {"name": "v", "emptyDir": {"sizeLimit": "2048Ki"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+           "spec": {"containers": [container], "volumes": [volume]}}  # fmt: skip
+    assert POD.prune(pod) == []
+    assert given == {
+        "cpu": "500m", "memory": "1Gi", "ephemeral-storage": "1e3", "pods": "2", "a": "1", "b": "0", "c": "many",
+    }  # fmt: skip
+    assert volume["emptyDir"] == {"sizeLimit": "2Mi"}
+    assert POD.check(pod) == []  # what is no quantity is the kind's to refuse
+    del given["c"]
+    assert POD.fits(pod)
 
 
 def test_free_form_parts_are_kept_whole() -> None:
