@@ -38,16 +38,34 @@ class TlsListener:
         for sock in self.sockets:
             self._resume(sock)
 
+    def adopt(self, sock: socket.socket) -> None:
+        """One that listens already."""
+        sock.setblocking(False)
+        self.sockets.append(sock)
+        self._resume(sock)
+
+    async def finish(self, seconds: float) -> None:
+        """Accept nobody any more. Who shakes hands believes to be heard, and has so many seconds to end it."""
+        self._deafen()
+        until = self._loop.time() + seconds
+        while any(client.shaking for client in self._clients) and self._loop.time() < until:
+            await asyncio.sleep(0.01)
+        self.close()
+
     def close(self) -> None:
         """Accept nobody any more, and give up those who still shake hands."""
-        for sock in self.sockets:
-            self._loop.remove_reader(sock.fileno())
-            sock.close()
-        for pause in self._pauses.values():
-            pause.cancel()
+        self._deafen()
         for client in self._clients:
             if client.shaking:
                 client.abort()
+
+    def _deafen(self) -> None:
+        for sock in self.sockets:
+            if sock.fileno() >= 0:
+                self._loop.remove_reader(sock.fileno())
+                sock.close()
+        for pause in self._pauses.values():
+            pause.cancel()
 
     def _resume(self, sock: socket.socket) -> None:
         self._loop.add_reader(sock.fileno(), self._accept, sock)

@@ -10,13 +10,20 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
+HANDSHAKE = b"\x16"  # with which TLS begins: a record of this type (RFC 8446, 5.1)
 HANDSHAKE_TIMEOUT = 10.0  # seconds a client may take to agree on TLS
 CLOSE_TIMEOUT = 60.0  # seconds a client may take to accept the last that is sent, and to close its side
+LINGER = 1.0  # seconds for a client that speaks plain HTTP to read that it was refused, while it is still sending
 RECORD = 16 * 1024  # bytes of the largest record: OpenSSL never reads or writes more than one at a time
 ROUNDS = 4  # records that are read, if there are so many, before others have their turn
 HIGH = 64 * 1024  # bytes that wait to be sent before the protocol is told to pause, if it does not say
+
+_TOLD = b"Client sent an HTTP request to an HTTPS server: call https:// with the cluster's CA (pki/ca.crt).\n"
+PLAIN = (b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+         b"Content-Length: %d\r\n\r\n%b" % (len(_TOLD), _TOLD))  # fmt: skip
 
 _SHAKING, _OPEN, _CLOSING, _DRAINING, _GONE = range(5)
 _NOBODY = asyncio.Protocol()  # hears what comes after the end
@@ -61,7 +68,7 @@ class TlsTransport(asyncio.Transport):
         self._paused = False  # the protocol has been told to
         self._low, self._high = HIGH // 4, HIGH
         self._timer = self._loop.call_later(HANDSHAKE_TIMEOUT, self.abort)
-        self._loop.add_reader(self._fd, self._shake)
+        self._loop.add_reader(self._fd, self._greet)
 
     @property
     def shaking(self) -> bool:
@@ -143,6 +150,32 @@ class TlsTransport(asyncio.Transport):
         self._lose(None)
 
     # -- called by the loop
+
+    def _greet(self) -> None:
+        """OpenSSL hangs up without a word on what is no TLS, so the first byte is looked at before it is asked."""
+        try:
+            first = socket.socket.recv(self._sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.abort()
+            return
+        if first == HANDSHAKE:
+            self._shake()
+        elif first:
+            self._refuse()
+        else:
+            self.abort()
+
+    def _refuse(self) -> None:
+        """What is closed with something unread is reset, and its last words are lost."""
+        self._timer.cancel()
+        self._timer = self._loop.call_later(LINGER, self.abort)
+        self._bury()
+        with suppress(OSError):
+            self._bare.send(PLAIN)
+            self._bare.shutdown(socket.SHUT_WR)
+        self._drain()
 
     def _shake(self) -> None:
         try:
@@ -240,9 +273,13 @@ class TlsTransport(asyncio.Transport):
         if heard_all:
             self._lose(None)
             return
+        self._loop.remove_writer(self._fd)
+        self._bury()
+
+    def _bury(self) -> None:
+        """From here on all that comes is thrown away, until the client closes its side."""
         self._stage = _DRAINING
         self._bare = socket.socket(fileno=self._sock.detach())
-        self._loop.remove_writer(self._fd)
         self._loop.add_reader(self._fd, self._drain)
 
     def _drain(self) -> None:

@@ -16,9 +16,9 @@ from minik8s import metrics
 from minik8s.aio import periodic, supervise
 from minik8s.api.kinds.function import Function
 from minik8s.api.kinds.workflow import GROUP
+from minik8s.apiserver.tls_listener import TlsListener
 from minik8s.client.base import Client
 from minik8s.client.informer import Informers
-from minik8s.faas.gateway import secure
 from minik8s.faas.gateway.calls import HOLD, Calls
 from minik8s.faas.gateway.demand import Demand
 from minik8s.faas.gateway.failures import refusal
@@ -35,8 +35,8 @@ DEMANDS = f"/apis/{GROUP}/v1/functiondemands"
 QUEUE = 100  # calls of a function that may wait beyond what all its replicas could have in flight
 BACKLOG = 4096
 TIDY = 10.0  # seconds between looks at idle connections
-# When the agent stops: seconds for clients to send what they are about to send, and for calls to end.
-LAST_REQUESTS, LAST_CALLS = 0.2, 10.0
+# When the agent stops: seconds to agree on TLS, for clients to send what they are about to send, and for calls to end.
+LAST_HANDSHAKES, LAST_REQUESTS, LAST_CALLS = 0.5, 0.2, 10.0
 
 Json = dict[str, Any]
 
@@ -102,14 +102,18 @@ class Gateway:
         address = sock.getsockname()[:2]
         try:
             if context is not None:
-                async with secure.listening(sock, clients, context):
-                    yield address
-            else:
-                listener = await asyncio.get_running_loop().create_server(clients, sock=sock, backlog=BACKLOG)
+                listener = TlsListener(context, clients)
+                listener.adopt(sock)
                 try:
                     yield address
                 finally:
-                    listener.close()
+                    await listener.finish(LAST_HANDSHAKES)
+            else:
+                plain = await asyncio.get_running_loop().create_server(clients, sock=sock, backlog=BACKLOG)
+                try:
+                    yield address
+                finally:
+                    plain.close()
         finally:
             await clients.drain(LAST_REQUESTS, LAST_CALLS)
 
