@@ -93,7 +93,8 @@ def settings(revision: FunctionRevision, env: dict[str, str]) -> Json:
     """What a runtime is told when it loads the revision; `env` with all references followed."""
     spec = revision.spec
     return {
-        "revision": revision.metadata.name, "function": spec.function, "namespace": revision.metadata.namespace,
+        "revision": revision.metadata.name, "revisionUid": revision.metadata.uid,
+        "function": spec.function, "namespace": revision.metadata.namespace,
         "handler": spec.handler, "env": env, "concurrency": spec.concurrency, "workers": spec.workers,
         "timeoutSeconds": spec.timeoutSeconds, "maxBodyBytes": spec.maxBodyBytes, "invokes": list(spec.invokes),
         "tenant": f"{revision.metadata.namespace}/{spec.crowd}",

@@ -202,8 +202,8 @@ class Calls:
             try:
                 note.revision = revision.name
                 _check_length(sent, revision)
-                if revision.name in replica.loaded:
-                    link = replica.idle(revision.name)
+                if revision.uid in replica.loaded:
+                    link = replica.idle(revision.uid)
                 if link is None:
                     link = await self._link(seat, sent, note, deadline)
                     if link is None:
@@ -216,7 +216,7 @@ class Calls:
                 if answer.runtime and self._not_loaded(answer, seat, sent, deadline):
                     note.cold = True
                     continue
-                replica.answered(revision.name)
+                replica.answered(revision.uid)
                 note.status = answer.status
                 if answer.error:
                     note.error = answer.error.decode("latin-1")
@@ -233,7 +233,7 @@ class Calls:
                 if link is not None:
                     if not isinstance(sent.body, bytes):
                         await link.stop_sending()
-                    replica.done(revision.name, link, self._clock())
+                    replica.done(revision.uid, link, self._clock())
                 load.leave()
                 fleet.give_back(replica)
 
@@ -322,7 +322,7 @@ class Calls:
         """A connection to the pod, with the code in it as far as we know; None: to be tried elsewhere, or again."""
         _, fleet, replica, revision = seat
         try:
-            if revision.name not in replica.loaded and (replica.fresh or not isinstance(sent.body, bytes)):
+            if revision.uid not in replica.loaded and (replica.fresh or not isinstance(sent.body, bytes)):
                 note.cold, since = True, time.monotonic()
                 try:
                     outcome = await self._loader.ensure(replica, revision)
@@ -330,7 +330,7 @@ class Calls:
                     note.loaded += time.monotonic() - since
                 if outcome.fault:
                     raise LoadError(f"{revision.name} cannot be loaded: {outcome.fault}")
-            link = replica.idle(revision.name) or await replica.connect()
+            link = replica.idle(revision.uid) or await replica.connect()
             if replica.suspect_until:
                 fleet.trust(replica)
             return link
@@ -344,7 +344,7 @@ class Calls:
         """Whether nothing has run because the revision was not there: it may be tried again."""
         if answer.runtime != NOT_LOADED:
             return False
-        seat.replica.loaded.discard(seat.revision.name)
+        seat.replica.loaded.discard(seat.revision.uid)
         seat.replica.fresh = True
         if not isinstance(sent.body, bytes):
             raise ServiceUnavailable("the code was not loaded, and the body cannot be sent twice", retry_after=1)

@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 class Replica:
-    """One pod. `in_flight` counts this gateway's calls, `loaded` revisions that answered or were put there."""
+    """One pod. `in_flight` counts this gateway's calls, `loaded` revisions that answered or were put there, by uid."""
 
     def __init__(self, place: Place, *, own: bool, fresh: bool) -> None:
         self.place = place

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from minik8s.api.errors import NotFound, ServiceUnavailable, StatusError
+from minik8s.api.errors import Conflict, NotFound, ServiceUnavailable, StatusError
 from minik8s.api.kinds.functionrevision import LOAD_ERROR, LOADED, FunctionRevision
 from minik8s.api.kinds.secret import Secret
 from minik8s.client.base import Client
@@ -83,13 +83,13 @@ class Loader:
 
     async def ensure(self, replica: Replica, revision: Revision) -> Outcome:
         """Raises OSError when the pod cannot be reached, ServiceUnavailable when something else is missing."""
-        task = replica.loading.get(revision.name)
+        task = replica.loading.get(revision.uid)
         if task is None:
             if self._tasks is None:
                 raise ServiceUnavailable("the gateway is starting")
             task = self._tasks.create_task(self._put(replica, revision))
-            replica.loading[revision.name] = task
-            task.add_done_callback(lambda _: replica.loading.pop(revision.name, None))
+            replica.loading[revision.uid] = task
+            task.add_done_callback(lambda _: replica.loading.pop(revision.uid, None))
         outcome: Outcome = await asyncio.shield(task)  # whoever waits may give up; others wait, too
         if outcome.trouble is not None:
             raise outcome.trouble
@@ -114,7 +114,7 @@ class Loader:
             return Outcome(fault=f"the code was not imported within {LOAD_TIMEOUT:g} seconds")
         said = _document(answer)
         if status == 200:
-            replica.loaded.add(revision.name)
+            replica.loaded.add(revision.uid)
             return Outcome(contract=str(said.get("contract", "")))
         message = str(said.get("message") or answer[:500].decode(errors="replace"))
         if status in (413, 422):
@@ -143,7 +143,7 @@ class Loader:
             if status != 200:
                 link.abort()
             # The runtime has not handed it to anybody yet: the first call of the revision may have it.
-            replica.done(revision.name, link, asyncio.get_running_loop().time())
+            replica.done(revision.uid, link, asyncio.get_running_loop().time())
 
 
 def _path(client: Client, revision: Revision, subresource: str) -> str:
@@ -181,7 +181,7 @@ class Verdicts:
                 await self._look.wait()
                 self._look.clear()
                 for replica, revision in self._missing():
-                    pair = (replica.place.key, revision.key)
+                    pair = (replica.place.key, revision.uid)
                     self._under_way.add(pair)
                     tasks.create_task(self._load(pair, replica, revision))
 
@@ -194,14 +194,15 @@ class Verdicts:
             if fleet is None:
                 continue
             if revision.verdict is None:
-                if revision.key not in self._judged | judging:
+                if revision.uid not in self._judged | judging:
                     # one pod is enough to know; a busy one does
                     found += [(one, revision) for one in fleet.replicas.values() if one.own][:1]
-            elif revision.verdict and self._view.live(revision):
-                self._judged.discard(revision.key)
+                continue
+            self._judged.discard(revision.uid)
+            if revision.verdict and self._view.live(revision):
                 for one in fleet.replicas.values():
-                    known = revision.name in one.loaded or revision.name in one.spared
-                    if one.own and not known and (one.place.key, revision.key) not in self._under_way:
+                    known = revision.uid in one.loaded or revision.uid in one.spared
+                    if one.own and not known and (one.place.key, revision.uid) not in self._under_way:
                         found.append((one, revision))
         return found
 
@@ -209,7 +210,7 @@ class Verdicts:
         try:
             outcome = await self._loader.ensure(replica, revision)
             if outcome.fault:
-                replica.spared.add(revision.name)
+                replica.spared.add(revision.uid)
             if revision.verdict is None:
                 await self._judge(revision, outcome)
         except (StatusError, OSError) as error:
@@ -225,18 +226,18 @@ class Verdicts:
 
     async def _explain(self, revision: Revision, error: StatusError) -> None:
         """Why there is no verdict: a key that a variable comes from is missing, say."""
-        if revision.verdict is None and self._told.get(revision.key) != error.message:
-            self._told[revision.key] = error.message
+        if revision.verdict is None and self._told.get(revision.uid) != error.message:
+            self._told[revision.uid] = error.message
             with suppress(StatusError):
                 await self._write(revision, "Unknown", "CannotLoad", error.message, "")
 
     async def _judge(self, revision: Revision, outcome: Outcome) -> None:
-        self._told.pop(revision.key, None)
+        self._told.pop(revision.uid, None)
         if outcome.fault:
             await self._write(revision, "False", LOAD_ERROR, outcome.fault, "")
         else:
             await self._write(revision, "True", LOADED, "", outcome.contract)
-        self._judged.add(revision.key)
+        self._judged.add(revision.uid)
         log.info("revision tried", revision=revision.key, ready=not outcome.fault, contract=outcome.contract)
 
     async def _write(self, revision: Revision, status: str, reason: str, message: str, contract: str) -> None:
@@ -244,8 +245,8 @@ class Verdicts:
             "type": "Ready", "status": status, "reason": reason, "message": message,
             "lastTransitionTime": rfc3339(self._clock()),
         }  # fmt: skip
-        patch = {"status": {"conditions": [ready], "contract": contract}}
-        with suppress(NotFound):
+        patch = {"metadata": {"uid": revision.uid}, "status": {"conditions": [ready], "contract": contract}}
+        with suppress(NotFound, Conflict):  # it has gone, and another one may have its name
             await self._client.patch(
                 FunctionRevision, revision.name, revision.namespace, patch, subresource="status"
             )  # fmt: skip

@@ -24,9 +24,13 @@ PORT = 8080  # of every runtime
 
 
 class Revision(NamedTuple):
-    """`marks` is the header that leads to it. `verdict`: True loaded, False has a fault, None nobody has tried."""
+    """`marks` is the header that leads to it. `verdict`: True loaded, False has a fault, None nobody has tried.
 
-    key: str
+    A function that is deleted and made anew begins with the names of its old revisions: they differ by `uid`.
+    """
+
+    uid: str
+    key: str  # namespace/name
     name: str
     namespace: str
     function: str  # namespace/name
@@ -277,4 +281,4 @@ def _revision(revision: FunctionRevision) -> Revision:
     function = f"{meta.namespace}/{spec.function}"
     fleet, load = (f"{meta.namespace}/{spec.crowd}", spec.shape), (function, spec.shape)
     marks = f"Minik8s-Revision: {meta.name}\r\n".encode()
-    return Revision(revision.key, meta.name, meta.namespace, function, fleet, load, spec, marks, verdict)
+    return Revision(meta.uid, revision.key, meta.name, meta.namespace, function, fleet, load, spec, marks, verdict)

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,6 +76,9 @@ class Fleet:
         """Answers on the connection when there is a verdict. `put`: settings and archive, as they came."""
         self._tenant = settings.tenant
         revision = self.revisions.get(settings.revision)
+        if revision is not None and revision.settings.revision_uid != settings.revision_uid:
+            self.unload(settings.revision)
+            revision = None
         if revision is None:
             if self._ended_some:
                 self._end_orphans()
@@ -130,10 +134,8 @@ class Fleet:
         loaded_answer(revision)
 
     def _folder(self, name: str, uid: int | None) -> Path:
-        folder = self._root / name
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)  # nobody else of this pod is to read the code
+        """One that nobody else of this pod can read. Workers that are to end may still use another of that name."""
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self._root))
         if uid is not None:
             os.chown(folder, uid, uid)
         return folder

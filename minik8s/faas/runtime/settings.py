@@ -16,7 +16,8 @@ class BadSettings(ValueError):
 @dataclass(frozen=True)
 class Settings:
     """Names on the wire are these in camelCase. `timeout_seconds` bounds a call from its last byte in to its last byte
-    out; `invokes` are the functions that code may name in `Invoke`; a pod takes the code of one `tenant` alone."""
+    out; `invokes` are the functions that code may name in `Invoke`; a pod takes the code of one `tenant` alone. With
+    another `revision_uid` a name means other code: its function was deleted and made anew."""
 
     revision: str
     function: str = ""
@@ -29,6 +30,7 @@ class Settings:
     max_body_bytes: int = 8 * 2**20
     invokes: tuple[str, ...] = ()
     tenant: str = ""
+    revision_uid: str = ""
 
 
 def divided(put: bytes) -> tuple[bytes, bytes] | None:

@@ -515,6 +515,34 @@ async def test_new_revisions_are_tried_where_pods_are_and_told_of() -> None:
         assert (await verdict("f-00001")).contract == "main"
 
 
+async def test_a_function_that_is_made_anew_is_not_taken_for_the_old_one() -> None:
+    async with site() as it:
+
+        async def made_anew(code: str, status: str) -> None:
+            await it.function("f")
+            await it.revision("f", code, ready=None)
+            async with asyncio.timeout(5):
+                while not (found := await it.client.get(FunctionRevision, "f-00001", "default")).status.conditions:
+                    await asyncio.sleep(0.005)
+            assert found.status.conditions[0].status == status
+
+        async def deleted() -> None:
+            for kind, name in ((FunctionRevision, "f-00001"), (Function, "f")):
+                await it.client.delete(kind, name, "default")
+
+        pod = await it.pod("f-0", "f")  # of those that share it
+        await made_anew("broken code", "False")
+        await deleted()
+        await made_anew("echo", "True")
+        await it.traffic("f", v1=100)
+        assert (await it.call())[0] == 200
+        await deleted()
+        await made_anew("echo", "True")
+        await it.traffic("f", v1=100)
+        assert (await it.call())[0] == 200
+        assert len(pod.puts) == 3
+
+
 async def test_only_a_fault_that_nobody_will_mend_is_an_answer() -> None:
     async with site(hold=0.3) as it:
         await it.function("f")

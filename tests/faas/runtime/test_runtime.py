@@ -31,6 +31,19 @@ def test_load_call_unload(runtime: Pod) -> None:
     assert runtime.call("life-00001", {}).headers["minik8s-runtime"] == "not-loaded"
 
 
+def test_code_of_a_name_that_means_another_function_now_replaces_the_old(own: Pod) -> None:
+    lazy = {"func.py": "def main(params):\n    import other\n    return other.NUMBER\n", "other.py": "NUMBER = {}\n"}
+    for number in (1, 2):
+        files = {path: text.format(number) for path, text in lazy.items()}
+        assert own.load("f-00001", files, revisionUid=f"uid-{number}") == "main"
+        (old, *_) = children(own.pid)
+        if number == 1:
+            first = old
+    wait_for(lambda: not Path(f"/proc/{first}").exists())  # what it had on disk goes with it
+    assert own.call("f-00001", {}).json == 2
+    assert own.revisions()["f-00001"]["workers"] == 1
+
+
 def test_several_revisions_at_once_and_the_newest_by_default(own: Pod) -> None:
     assert own.ask("POST", "/", b"{}").status == 404
     for number in (2, 1):

@@ -24,7 +24,7 @@ def test_the_first_code_is_loaded_by_the_process_that_waited_for_it(own: Pod) ->
     spare = spare_of(own)
     assert own.load("f-00001", WHO, env={"A": "b"}) == "main"
     pid, parent, folder, variable = own.call("f-00001").json
-    assert (pid, parent, Path(folder).name, variable) == (spare, own.pid, "f-00001", "b")
+    assert (pid, parent, Path(folder).stem, variable) == (spare, own.pid, "f-00001", "b")
     own.load("f-00002", WHO)
     assert own.call("f-00002").json[0] != spare
     assert own.call("f-00001").json[0] == spare
