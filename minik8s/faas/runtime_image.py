@@ -86,7 +86,7 @@ def image_name(recipe: Recipe = FUNCTIONS) -> str:
     return f"{recipe.repository}:{minik8s.__version__}-{digest.hexdigest()[:8]}"
 
 
-def write(target: BinaryIO, name: str = "", recipe: Recipe = FUNCTIONS) -> None:
+def write(target: BinaryIO, recipe: Recipe = FUNCTIONS) -> None:
     """An archive for `docker load`, of about 60 MB. Raises ImageError."""
     with tempfile.TemporaryFile() as layer:
         _write_layer(layer, recipe)
@@ -94,7 +94,7 @@ def write(target: BinaryIO, name: str = "", recipe: Recipe = FUNCTIONS) -> None:
         digest = hashlib.file_digest(layer, "sha256").hexdigest()
         config = json.dumps(_config(digest, recipe), sort_keys=True).encode()
         identity = hashlib.sha256(config).hexdigest()
-        tags = [name or image_name(recipe)]
+        tags = [image_name(recipe)]
         manifest = [{"Config": f"{identity}.json", "RepoTags": tags, "Layers": [f"{digest}/layer.tar"]}]
         with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             _add(tar, f"{identity}.json", config)

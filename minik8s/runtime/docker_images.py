@@ -56,6 +56,9 @@ class DockerImages(DockerApi):
                 if number == len(attempts):
                     raise
         image = await self.image(str(wanted))
+        if image is None and str(wanted) in self.made_images:
+            raise ImagePullFailed(f"another image than {reference} was made: minik8s has been changed since this agent "
+                                  "was started: restart it")  # fmt: skip
         if image is None:
             raise ImagePullFailed(f"the engine pulled {reference} and does not have it")
         return image

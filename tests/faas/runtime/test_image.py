@@ -32,7 +32,8 @@ def docker(*command: str) -> str:
 
 @pytest.fixture
 async def engine() -> AsyncIterator[DockerRuntime]:
-    made = {image_name(): MAKER, "minik8s/broken:1": [sys.executable, "-c", "import sys; sys.exit('no pip here')"]}
+    made = {image_name(): MAKER, "minik8s/broken:1": [sys.executable, "-c", "import sys; sys.exit('no pip here')"],
+            "minik8s/old:1": MAKER}  # fmt: skip
     async with DockerRuntime("function-image-test", made_images=made) as runtime:
         yield runtime
 
@@ -43,6 +44,8 @@ async def test_a_node_makes_the_image_that_a_pod_wants(engine: DockerRuntime) ->
     assert image.size < 120 * 2**20
     with pytest.raises(ImagePullFailed, match="cannot be made: no pip here"):
         await engine.pull("minik8s/broken:1")
+    with pytest.raises(ImagePullFailed, match="changed since this agent was started: restart it"):
+        await engine.pull("minik8s/old:1")
 
 
 @pytest.fixture(scope="module")
