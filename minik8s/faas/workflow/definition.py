@@ -48,11 +48,11 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 _LATER = {
-    **dict.fromkeys(("Assign", "Output", "Arguments", "Items", "Condition"), "JSONata and variables"),
+    **dict.fromkeys(("Assign", "Output", "Arguments", "Items", "Condition"), "JSONata and variables are"),
     **dict.fromkeys(
         ("ItemReader", "ItemBatcher", "ResultWriter", "ToleratedFailureCount", "ToleratedFailurePercentage",
          "ToleratedFailureCountPath", "ToleratedFailurePercentagePath"),
-        "distributed Map",
+        "distributed Map is",
     ),
 }  # fmt: skip
 _TOP = ("Comment", "StartAt", "States", "Version", "TimeoutSeconds", "QueryLanguage")
@@ -161,7 +161,7 @@ def _unknown(found: Json, fields: tuple[str, ...], at: str) -> Iterator[Problem]
         if field in fields:
             continue
         if field in _LATER:
-            yield Problem(f"{at}/{escape(field)}", f"{_LATER[field]} are not supported yet")
+            yield Problem(f"{at}/{escape(field)}", f"{_LATER[field]} not supported yet")
         else:
             yield Problem(f"{at}/{escape(field)}", f"unknown field; here may stand {', '.join(fields)}")
 

@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import json
+import math
 import random
 import re
 import uuid
@@ -29,10 +30,15 @@ PREFIX = "States."
 _TOKEN = re.compile(
     r"""\s*(?: (?P<call>States\.[A-Za-z0-9]+)\s*\(
          | (?P<string>'(?:[^'\\]|\\.)*')
-         | (?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
+         | (?P<number>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
          | (?P<word>null|true|false)
-         | (?P<path>\$[^,()\s]*(?:\[[^\]]*\][^,()\s\[]*)*) )\s*""",
+         | (?P<path>\$) )\s*""",
     re.VERBOSE,
+)
+# A path goes on to a comma, a parenthesis or a space that is in no brackets, where it may hold a filter.
+_PATH_PART = re.compile(
+    r"""(?P<open>[\[(]) | (?P<close>[\])]) | '(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | .""",
+    re.VERBOSE | re.DOTALL,
 )
 _WORDS = {"null": None, "true": True, "false": False}
 
@@ -92,8 +98,21 @@ def _parse(text: str, at: int, depth: int) -> tuple[Part, int]:
     if token["word"] is not None:
         return Literal(_WORDS[token["word"]]), token.end()
     if token["path"] is not None:
-        return Read(token["path"]), token.end()
+        return _parse_path(text, token.start("path"))
     return _parse_call(text, token["call"].removeprefix(PREFIX), token.end(), depth)
+
+
+def _parse_path(text: str, at: int) -> tuple[Read, int]:
+    end, depth = at, 0
+    while (part := _PATH_PART.match(text, end)) is not None:
+        if not depth and (part[0] in ",()" or part[0].isspace()):
+            break
+        depth += (part["open"] is not None) - (part["close"] is not None)
+        end = part.end()
+    following = end
+    while text[following : following + 1].isspace():
+        following += 1
+    return Read(text[at:end]), following
 
 
 def _parse_call(text: str, name: str, at: int, depth: int) -> tuple[Called, int]:
@@ -143,7 +162,8 @@ def _kind(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
 
 
 def _integer(value: Any, what: str) -> int:
-    found = round(value) if isinstance(value, float) else int(_kind(value, int, what))
+    # Halves go away from zero, as in Step Functions, and not to the even number, as Python's round has it.
+    found = math.trunc(value + math.copysign(0.5, value)) if isinstance(value, float) else int(_kind(value, int, what))
     if abs(found) > LARGEST:
         raise ValueError(f"{what} is expected, of at most 64 bits")
     return found
@@ -239,8 +259,10 @@ def _add(rng: random.Random, first: Any, second: Any) -> int:
 
 
 def _split(rng: random.Random, text: Any, delimiters: Any) -> list[str]:
+    """Each character of `delimiters` separates; none does where it is empty."""
     separators = re.escape(_kind(delimiters, str, "a delimiter"))
-    return [part for part in re.split(f"[{separators}]", _kind(text, str, "a string")) if part]
+    parts = re.split(f"[{separators}]", _kind(text, str, "a string")) if separators else [text]
+    return [part for part in parts if _kind(part, str, "a string")]
 
 
 def _uuid(rng: random.Random) -> str:

@@ -49,7 +49,8 @@ def parse(text: str) -> Path:
 
     try:
         compiled = _queries().compile(text)
-    except jsonpath.JSONPathError as error:
+    except (jsonpath.JSONPathError, ArithmeticError, LookupError, RecursionError, ValueError) as error:
+        # The others are what the library makes of numbers as long or as odd as nobody writes them.
         raise InvalidPath(f"{text!r} is no JSONPath: {str(error).splitlines()[0]}") from None
 
     def find(data: Any) -> list[Any]:

@@ -51,6 +51,9 @@ def test_queries_that_could_take_for_ever_are_refused_or_end() -> None:
     for text in ("$.n[?match(@.p, '(a+)+b')]", "$.n[?search(@.p, 'a')]", "$.n[?@.p =~ /a/]"):
         with pytest.raises(paths.InvalidPath, match="no JSONPath"):
             paths.parse(text)
+    for text in ("$[1e5", "$[?@.p == 1e999]", f"$[?@.p == {'9' * 5000}]", f"$[?{'(' * 5000}@.p]"):
+        with pytest.raises(paths.InvalidPath, match="no JSONPath"):
+            paths.parse(text)
     deep: dict[str, Any] = {}
     for _ in range(500):
         deep = {"a": deep}
@@ -91,6 +94,19 @@ CALLS = [
     ("States.MathAdd($.a.b[0], -1)", 0),
     ("States.StringSplit('1,2;3', ',;')", ["1", "2", "3"]),
     ("States.Format('it\\'s {}', 1.5)", "it's 1.5"),
+    ("States.StringSplit('a,b', '')", ["a,b"]),
+    ("States.StringSplit('', '')", []),
+    ("States.StringSplit('a]b^c-d', ']^-')", ["a", "b", "c", "d"]),
+    # Halves go away from zero.
+    ("States.Array(States.MathAdd(0.5, 0), States.MathAdd(2.5, 0), States.MathAdd(-2.5, 0))", [1, 3, -3]),
+    ("States.Array(States.MathAdd(1.49, 0), States.MathAdd(-1.51, 0))", [1, -2]),
+    # Paths as they may stand elsewhere: filters, several names, names with spaces, commas and brackets.
+    ("States.ArrayLength($.n[?(@.p > 2)])", 1),
+    ("States.Array( $.n[?@.p > 2].p , 1 )", [[5], 1]),
+    ("States.ArrayLength($.n[?(@['p'] == 5 || (@.p < 2))])", 2),
+    ("States.Array($.a['d e'], $.a[\"it's\"])", [3, 4]),
+    ("States.ArrayLength($.a.b[0, 1])", 2),
+    ("States.ArrayLength($['x)]', 'n'])", 1),
 ]
 
 
@@ -138,7 +154,17 @@ def test_wrong_arguments_fail_the_state(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["States.Nope()", "States.UUID(1)", "States.MathAdd(1,)", "States.MathAdd(1 2)", "hello", "States.UUID() x", "'a'"],
+    [
+        "States.Nope()",
+        "States.UUID(1)",
+        "States.MathAdd(1,)",
+        "States.MathAdd(1 2)",
+        "hello",
+        "States.UUID() x",
+        "'a'",
+        "States.Array(01)",
+        "States.Array(\u0661)",
+    ],
 )
 def test_what_is_no_call_is_refused(text: str) -> None:
     with pytest.raises(intrinsics.InvalidCall):
