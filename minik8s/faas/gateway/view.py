@@ -21,6 +21,7 @@ from minik8s.faas.gateway.fleet import Fleet, Load, Place, Replica
 from minik8s.faas.gateway.routing import Routes, Rule
 
 PORT = 8080  # of every runtime
+KEPT = 5.0  # seconds in which a promised pod has become one of the function's: of its end nobody would tell
 
 
 class Revision(NamedTuple):
@@ -96,7 +97,7 @@ class View:
         self._node = node
         self._woken, self._moved = woken, moved
         self._places: dict[str, tuple[tuple[str, str], Place]] = {}  # by pod: its fleet, and who it is
-        self._expected: dict[str, float] = {}  # pods of which only the scaler has told, and since when
+        self._expected: dict[str, asyncio.TimerHandle] = {}  # pods of which only the scaler has told, and until when
         self._compiled: Routes | None = None
         self._functions = informers.of(Function)
         self._revisions = informers.of(FunctionRevision)
@@ -205,7 +206,8 @@ class View:
         assert sample is not None
         known = self._places.get(sample.key)
         now = self._place(new) if new is not None else None
-        self._expected.pop(sample.key, None)
+        if (expected := self._expected.pop(sample.key, None)) is not None:
+            expected.cancel()
         if now == known:
             return
         if known is not None:
@@ -221,18 +223,18 @@ class View:
         self._moved()
 
     def expect(self, fleet: tuple[str, str], place: Place) -> None:
-        """A pod is about to be one of the fleet's: it may be called already."""
+        """A pod is about to be one of the fleet's: it may be called already, for KEPT seconds until it is."""
         if place.key not in self._places:
             self._places[place.key] = fleet, place
-            self._expected[place.key] = asyncio.get_running_loop().time()
+            self._expected[place.key] = asyncio.get_running_loop().call_later(KEPT, self._disappoint, place.key)
             self._fleet(fleet).put(Replica(place, own=place.node == self._node, fresh=True))
 
+    def _disappoint(self, pod: str) -> None:
+        del self._expected[pod]
+        self.fleets[self._places.pop(pod)[0]].drop(pod)
+
     def tidy(self, before: float) -> None:
-        """Close connections that have been idle since; shapes come and go, and a fleet without anything is none. A pod
-        that was expected, and has not come, is no longer."""
-        for pod in [pod for pod, since in self._expected.items() if since < before]:
-            del self._expected[pod]
-            self.fleets[self._places.pop(pod)[0]].drop(pod)
+        """Close connections that have been idle since; shapes come and go, and a fleet without anything is none."""
         for key, fleet in list(self.fleets.items()):
             if not fleet.replicas and not fleet.waiting:
                 del self.fleets[key]

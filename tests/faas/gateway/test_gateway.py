@@ -18,6 +18,7 @@ from minik8s.api.kinds.functionrevision import FunctionRevision
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod as PodObject
 from minik8s.api.kinds.trigger import Trigger
+from minik8s.faas.gateway import view
 from tests.faas.gateway.site import site
 
 
@@ -144,6 +145,7 @@ async def test_a_promised_pod_is_called_before_it_carries_the_functions_label() 
         claimed = await it.client.patch(PodObject, "pooled", "default", label)
         await it.gateway.view._pods.caught_up(claimed.metadata.resourceVersion)
         assert list(it.fleet().replicas.values()) == [replica]  # it keeps its connections, and what is loaded
+        assert not it.gateway.view._expected  # it stays
         assert (await it.call())[0] == 200
         assert len(set(pod.ports)) == 1
 
@@ -160,16 +162,18 @@ async def test_a_promised_pod_that_becomes_somebody_elses_is_left() -> None:
         assert len(it.fleet("g").replicas) == 1
 
 
-async def test_a_promise_that_is_not_kept_is_forgotten() -> None:
+async def test_a_promise_that_is_not_kept_is_soon_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "KEPT", 0.05)
     async with site() as it:
         await it.simple(pods=0)
         await it.pod("pooled", "")
         it.promises = [it.promise("pooled")]
         assert (await it.call())[0] == 200
-        it.gateway.view.tidy(asyncio.get_running_loop().time() - 10)
-        assert len(it.fleet().replicas) == 1
-        it.gateway.view.tidy(asyncio.get_running_loop().time() + 1)
-        assert not it.fleet().replicas
+        it.promises = []
+        await it.until(lambda: not it.fleet().replicas)
+        label = {"metadata": {"labels": {LABEL: "f"}}}
+        await it.client.patch(PodObject, "pooled", "default", label)
+        assert (await it.call())[0] == 200
 
 
 async def test_a_pod_that_does_not_take_code_now_is_asked_again() -> None:
