@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,9 @@ def rm(cluster: Cluster, names: tuple[str, ...]) -> None:
 @click.option("-A", "--all-namespaces", is_flag=True, help="In all namespaces.")
 def list_(cluster: Cluster, output: str, all_namespaces: bool) -> None:
     """List the functions."""
-    _show(cluster, ["functions"], output, everywhere=all_namespaces)
+    from minik8s.cli.read import show
+
+    show(cluster, "functions.faas.minik8s.io", output=output, everywhere=all_namespaces)
 
 
 @_verb()
@@ -154,7 +156,9 @@ def get(cluster: Cluster, name: str, output: str) -> None:
     """Tell how a function stands: its address, replicas and why, revisions and their traffic."""
     found = fetch(cluster, name)
     if output:
-        _show(cluster, ["functions", name], output, everywhere=False)
+        from minik8s.cli.read import show
+
+        show(cluster, "functions.faas.minik8s.io", name, output=output)
         return
     spec, status = found["spec"], found.get("status") or {}
     ready = condition(status)
@@ -201,21 +205,6 @@ def print_revisions(cluster: Cluster, name: str, status: Json) -> None:
                      told.get("contract", ""), f"{percent}%"])  # fmt: skip
     if len(rows) > 1:
         echo("\n" + Layout().lines(rows, heading=True))
-
-
-def _show(cluster: Cluster, words: Sequence[str], output: str, *, everywhere: bool) -> None:
-    """As `minik8s get` shows it."""
-    from minik8s.cli import targets
-    from minik8s.cli.read import CHUNK, Getting
-
-    options: Json = dict.fromkeys(
-        ("watch", "watch_only", "output_watch_events", "selector", "field_selector", "show_labels", "show_kind",
-         "no_headers", "sort_by", "show_managed_fields", "ignore_not_found")
-    )  # fmt: skip
-    options |= {"all_namespaces": everywhere, "label_columns": (), "chunk_size": CHUNK, "output": output}
-    Getting(
-        cluster, targets.parse(cluster, [f"{words[0]}.faas.minik8s.io", *words[1:]], everywhere=everywhere), options
-    ).run()
 
 
 # -- the runtime

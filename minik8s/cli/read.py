@@ -67,6 +67,17 @@ def get(cluster: Cluster, words: tuple[str, ...], **options: Any) -> None:
     Getting(cluster, wanted, options).run()
 
 
+def show(cluster: Cluster, *words: str, output: str = "", fields: str = "", everywhere: bool = False) -> None:
+    """What `get` with these words shows: for commands that list one kind. `fields` is a field selector."""
+    options: dict[str, Any] = dict.fromkeys(
+        ("watch", "watch_only", "output_watch_events", "selector", "show_labels", "show_kind", "no_headers", "sort_by",
+         "show_managed_fields", "ignore_not_found")
+    )  # fmt: skip
+    options |= {"all_namespaces": everywhere, "label_columns": (), "chunk_size": CHUNK, "output": output,
+                "field_selector": fields}  # fmt: skip
+    Getting(cluster, targets.parse(cluster, list(words), everywhere=everywhere), options).run()
+
+
 class Getting:
     """One `get`: as tables or whole, and then perhaps a watch."""
 

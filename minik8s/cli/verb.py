@@ -171,6 +171,14 @@ def complete_functions(ctx: click.Context, param: click.Parameter, incomplete: s
     return _completed(ctx, lambda cluster: cluster.kinds.find("functions.faas.minik8s.io"), incomplete)
 
 
+def complete_workflows(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _completed(ctx, lambda cluster: cluster.kinds.find("workflows.faas.minik8s.io"), incomplete)
+
+
+def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return _completed(ctx, lambda cluster: cluster.kinds.find("workflowruns.faas.minik8s.io"), incomplete)
+
+
 def complete_targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Kinds for the first word, names of that kind after it; `kind/na` completes the name."""
     given = ctx.params.get(param.name or "") or ()

@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from minik8s.api.errors import AlreadyExists, NotFound, StatusError
 from minik8s.cli import manifests
 from minik8s.cli.connection import Cluster
-from minik8s.cli.printing import Layout, cell_text, dump, echo
-from minik8s.cli.verb import Failures, Verb, cluster_options, duration, explain
-from minik8s.cli.wire import TABLE, Unreachable
+from minik8s.cli.printing import Layout, dump, echo
+from minik8s.cli.verb import (
+    Failures,
+    Verb,
+    cluster_options,
+    complete_runs,
+    complete_workflows,
+    duration,
+    explain,
+)
+from minik8s.cli.wire import Unreachable
 
 Json = dict[str, Any]
 API = "/apis/faas.minik8s.io/v1/namespaces"
@@ -43,6 +52,10 @@ def _verb(group: click.Group, name: str | None = None) -> Callable[[Callable[...
         return made
 
     return decorate
+
+
+def _complete_both(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return complete_runs(ctx, param, incomplete) + complete_workflows(ctx, param, incomplete)
 
 
 def _path(cluster: Cluster, plural: str, name: str = "", sub: str = "") -> str:
@@ -121,28 +134,32 @@ def _read(files: Sequence[str], name: str) -> Iterator[tuple[Json, str]]:
 
 
 @_verb(wf, "list")
-@click.argument("workflow", default="")
+@click.argument("workflow", default="", shell_complete=complete_workflows)
 @click.option("-r", "--runs", is_flag=True, help="List runs; with WORKFLOW those of one workflow.")
-def list_(cluster: Cluster, workflow: str, runs: bool) -> None:
+@click.option("-o", "--output", default="", help="wide, json, yaml, name, jsonpath=…, custom-columns=…")
+@click.option("-A", "--all-namespaces", is_flag=True, help="In all namespaces.")
+def list_(cluster: Cluster, workflow: str, runs: bool, output: str, all_namespaces: bool) -> None:
     """List workflows, or runs."""
-    query = {"fieldSelector": f"spec.workflowRef.name={workflow}"} if workflow else None
-    _table(cluster, _path(cluster, "workflowruns" if runs or workflow else "workflows"), query)
+    from minik8s.cli.read import show
+
+    kind = "workflowruns" if runs or workflow else "workflows"
+    fields = f"spec.workflowRef.name={workflow}" if workflow else ""
+    show(cluster, f"{kind}.faas.minik8s.io", output=output, fields=fields, everywhere=all_namespaces)
 
 
 @_verb(wf)
-@click.argument("name")
-@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
+@click.argument("name", shell_complete=_complete_both)
+@click.option("-o", "--output", default="", help="wide, json, yaml, name, jsonpath=…, custom-columns=…")
 def get(cluster: Cluster, name: str, output: str) -> None:
     """Show a run, or else the workflow of that name."""
-    path = _path(cluster, *_found(cluster, name))
-    if output == "table":
-        _table(cluster, path, None)
-    else:
-        echo(dump(cluster.wire.get(path), output))
+    from minik8s.cli.read import show
+
+    plural, name = _found(cluster, name)
+    show(cluster, f"{plural}.faas.minik8s.io", name, output=output)
 
 
 @_verb(wf)
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=complete_workflows)
 @click.option("--runs", is_flag=True, help="Remove the workflow's runs, too.")
 def rm(cluster: Cluster, names: tuple[str, ...], runs: bool) -> None:
     """Remove workflows, or runs by run/NAME. Runs of a removed workflow go on: they keep its definition."""
@@ -166,7 +183,7 @@ def rm(cluster: Cluster, names: tuple[str, ...], runs: bool) -> None:
 
 
 @_verb(wf)
-@click.argument("workflow", default="")
+@click.argument("workflow", default="", shell_complete=complete_workflows)
 @click.option("--function", default="", help="Call this function in place of a workflow; each Invoke is recorded.")
 @click.option("-i", "-d", "--input", "given", default="", help="JSON, @FILE, or - for standard input.")
 @click.option("--name", default="", help="Name of the run (default: the workflow's, and letters).")
@@ -219,7 +236,7 @@ def _await(cluster: Cluster, name: str, seconds: float) -> Json:
 
 
 @_verb(wf)
-@click.argument("name")
+@click.argument("name", shell_complete=complete_runs)
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table")
 def history(cluster: Cluster, name: str, output: str) -> None:
     """Tell what happened in a run, event by event."""
@@ -242,7 +259,7 @@ def history(cluster: Cluster, name: str, output: str) -> None:
 
 
 @_verb(wf)
-@click.argument("name")
+@click.argument("name", shell_complete=_complete_both)
 @click.option("-o", "--output", type=click.Choice(["svg", "dot", "text"]), default="text")
 def graph(cluster: Cluster, name: str, output: str) -> None:
     """Draw a run with what it did, or else the workflow of that name."""
@@ -258,7 +275,7 @@ def graph(cluster: Cluster, name: str, output: str) -> None:
 
 
 @_verb(wf)
-@click.argument("name")
+@click.argument("name", shell_complete=complete_runs)
 @click.option("--error", default="", help="Name of the error for which it ends.")
 @click.option("--cause", default="", help="A sentence about it.")
 def stop(cluster: Cluster, name: str, error: str, cause: str) -> None:
@@ -268,7 +285,7 @@ def stop(cluster: Cluster, name: str, error: str, cause: str) -> None:
 
 
 @_verb(wf)
-@click.argument("name")
+@click.argument("name", shell_complete=complete_runs)
 def redrive(cluster: Cluster, name: str) -> None:
     """Let a run that failed go on where it broke off."""
     cluster.wire.send("POST", _path(cluster, "workflowruns", name, "redrive"), {})
@@ -349,17 +366,6 @@ def _found(cluster: Cluster, name: str) -> tuple[str, str]:
         return "workflows", name
 
 
-def _table(cluster: Cluster, path: str, query: Json | None) -> None:
-    table = cluster.wire.get(path, query, accept=TABLE)
-    shown = [index for index, column in enumerate(table["columnDefinitions"]) if not column.get("priority")]
-    rows = [[table["columnDefinitions"][index]["name"].upper() for index in shown]]
-    rows += [[cell_text(row["cells"][index]) for index in shown] for row in table["rows"] or ()]
-    if len(rows) == 1:
-        click.echo(f"No resources found in {cluster.namespace} namespace.", err=True)
-        return
-    echo(Layout().lines(rows, heading=True))
-
-
 def _json(text: str, option: str) -> Any:
     """The JSON value that an option gives, itself or by a file."""
     try:
@@ -367,10 +373,12 @@ def _json(text: str, option: str) -> Any:
             text = sys.stdin.read()
         elif text.startswith("@"):
             text = Path(text[1:]).read_text()
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # Python lets in what is none
+        return value
     except OSError as error:
         raise click.ClickException(f"{option}: {error.filename}: {error.strerror}") from None
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise click.ClickException(f"{option}: this is not JSON: {error}") from None
 
 

@@ -131,6 +131,23 @@ def test_steps(master: Agent) -> None:
     assert wf(master, "run", "steps", "-w", "-i", '{"n": 1}').json["size"] == "small"
 
 
+def test_lists_in_all_forms_and_names_that_complete(master: Agent) -> None:
+    wf(master, "run", "steps", "--name", "shown", "--wait")
+    assert "workflowrun.faas.minik8s.io/shown" in wf(master, "list", "steps", "-o", "name").out.splitlines()
+    assert wf(master, "list", "-A").out.split()[0] == "NAMESPACE"
+    assert wf(master, "get", "shown", "-o", "jsonpath={.status.phase}").out == "Succeeded"
+    for verb, name in (("run", "steps"), ("history", "shown")):
+        env = {"_MINIK8S_COMPLETE": "bash_complete", "COMP_WORDS": f"minik8s wf {verb} s", "COMP_CWORD": "3"}
+        assert f"plain,{name}" in master.minik8s(env=env).out.splitlines()
+
+
+@pytest.mark.parametrize("text", ["NaN", "[1", '"\\ud800"', "[" * 100_000])
+def test_an_input_that_is_no_json_is_told(master: Agent, text: str) -> None:
+    said = wf(master, "run", "steps", "-i", "-", stdin=text, check=False)
+    assert said.code == 1
+    assert said.err.startswith("error: --input: this is not JSON: ")
+
+
 def test_classic_workflows_say_that_functions_are_missing(master: Agent) -> None:
     said = wf(master, "run", "print", "--wait", check=False)
     assert said.code == 1
