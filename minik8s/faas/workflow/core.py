@@ -130,6 +130,7 @@ class Core:
         self._count = 0
         self._order = 0  # of timers that are due at one time
         self._redrives = 0
+        self._redriven_at = 0.0
         self._fresh: list[Event] = []
         self._new: list[Task] = []
         self._abandoned: list[int] = []

@@ -119,6 +119,7 @@ class Execution(Machine):
         self._now = max(self._now, now)
         self.status, self.error, self.cause = "RUNNING", "", ""
         self._redrives += 1
+        self._redriven_at = self._now
         self._emit(self._root, "ExecutionRedriven", {"redriveCount": self._redrives})
         self._limit_whole()
         self._revive(self._root)

@@ -138,6 +138,5 @@ def put(steps: tuple[Step, ...], data: Any, value: Any) -> Any:
             raise StateError(RESULT_PATH_MATCH_FAILURE, f"there is no element {step} to be replaced by the result")
         return [*data[:step], put(rest, data[step], value), *data[step + 1 :]]
     if not isinstance(data, dict):
-        what = type(data).__name__
-        raise StateError(RESULT_PATH_MATCH_FAILURE, f"the result cannot be put at {step!r}: there is a {what}, no map")
+        raise StateError(RESULT_PATH_MATCH_FAILURE, f"the result cannot be put at {step!r}: that is in no object")
     return {**data, step: put(rest, data.get(step, {}), value)}

@@ -12,6 +12,7 @@ from minik8s.faas.workflow import choice, data, errors
 from minik8s.faas.workflow.core import Core, Frame, Task, task_kind
 from minik8s.faas.workflow.data import Json, Scope
 from minik8s.faas.workflow.errors import StateError
+from minik8s.faas.workflow.history import encoder
 
 DEFAULT_ATTEMPTS = 3
 LONGEST_DELAY = 31_622_400.0  # seconds before another attempt: the most that MaxDelaySeconds may say
@@ -54,7 +55,9 @@ class Machine(Core):
         texts = {}
         for field in ("Error", "Cause"):
             path = state.get(f"{field}Path")
-            texts[field] = str(scope.value(path)) if path is not None else state.get(field, "")
+            texts[field] = scope.value(path) if path is not None else state.get(field, "")
+            if not isinstance(texts[field], str):
+                raise StateError(errors.RUNTIME, f"{field}Path must lead to a string: {path} does not")
         self._failed(frame, StateError(texts["Error"], texts["Cause"]))
 
     def _choice(self, frame: Frame, state: Json, scope: Scope) -> None:
@@ -274,6 +277,7 @@ class Machine(Core):
                 "Name": who.name,
                 "RedriveCount": self._redrives,
                 "StartTime": rfc3339_milli(self.started_at),
+                **({"RedriveTime": rfc3339_milli(self._redriven_at)} if self._redrives else {}),
             },
             "State": {"Name": frame.name, "EnteredTime": rfc3339_milli(frame.entered), "RetryCount": frame.retries},
             "StateMachine": {"Id": who.machine_id, "Name": who.machine_name},
@@ -317,5 +321,6 @@ def _limit(state: Json, field: str, scope: Scope) -> float | None:
 
 def _seconds(value: Any, field: str) -> float:
     if not choice.is_number(value) or value < 0:
-        raise StateError(errors.RUNTIME, f"{field} must lead to a number that is not negative, not to {value!r}")
+        shown = encoder.encode(value)[:80].decode(errors="replace")
+        raise StateError(errors.RUNTIME, f"{field} must lead to a number that is not negative, not to {shown}")
     return float(value)

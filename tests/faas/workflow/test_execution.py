@@ -117,6 +117,10 @@ def test_wait(field: str, value: Any, seconds: float) -> None:
 def test_fail_says_what_it_is_told_or_finds() -> None:
     states = {"F": {"Type": "Fail", "Error": "Mine", "CausePath": "States.Format('no {}', $.what)"}}
     assert World(machine(states)).run({"what": "luck"}).failure == ("Mine", "no luck")
+    for found in ({"code": 5}, 5, None):
+        states = {"F": {"Type": "Fail", "Error": "Mine", "CausePath": "$.what"}}
+        error, cause = World(machine(states)).run({"what": found}).failure
+        assert (error, cause) == ("States.Runtime", "CausePath must lead to a string: $.what does not")
 
 
 def test_parallel_joins_in_order_whoever_is_first() -> None:
@@ -348,6 +352,20 @@ def test_abort_and_redrive() -> None:
     assert again.result == [7, "kept"]
     assert [resource for resource, _ in again.calls] == ["f"]  # what was done stays done
     assert again.resumed(len(again.recorded)).result == [7, "kept"]
+
+
+def test_the_context_tells_of_the_redrive() -> None:
+    answers = iter([Never, 7])
+    parameters = {"count.$": "$$.Execution.RedriveCount", "all.$": "$$.Execution"}
+    states = {"T": {"Type": "Task", "Resource": "f", "Parameters": parameters, "End": True}}
+    world = World(machine(states), {"f": lambda p: next(answers)}).start({})
+    world.report(lambda run: run.abort("Stopped", "", world.now))
+    world.now += 90
+    world.report(lambda run: run.redrive(world.now))
+    (_, before), (_, after) = world.calls
+    assert (before["count"], after["count"]) == (0, 1)
+    assert "RedriveTime" not in before["all"]
+    assert after["all"]["RedriveTime"] == "2023-11-14T22:14:50.000Z"
 
 
 def test_a_run_without_end_ends_at_its_limit() -> None:
