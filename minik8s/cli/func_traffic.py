@@ -58,13 +58,18 @@ def rollback(cluster: Cluster, name: str, to: str) -> None:
 
 
 def _revision(cluster: Cluster, name: str, word: str) -> str:
-    """The name of the revision that a number or a name means; it must be there."""
+    """The name of the revision that a number or a name means. It must be there, and not be known as one that fails: that
+    gets no calls, whatever its share."""
     from minik8s.cli import unknown
 
-    known = [each["metadata"]["name"] for each in revisions(cluster, name)]
+    known = {each["metadata"]["name"]: condition(each.get("status") or {}) for each in revisions(cluster, name)}
     wanted = f"{name}-{int(word):05d}" if word.isdecimal() else word
     if wanted not in known:
-        raise click.ClickException(f"{unknown('revision', wanted, known)}; {name} has: {', '.join(known) or 'none'}")
+        names = list(known)
+        raise click.ClickException(f"{unknown('revision', wanted, names)}; {name} has: {', '.join(names) or 'none'}")
+    if known[wanted].get("status") == "False":
+        why = known[wanted].get("reason")
+        raise click.ClickException(f"{wanted} cannot answer calls ({why}): minik8s func get {name} lists those that can")
     return wanted
 
 

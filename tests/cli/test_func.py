@@ -360,6 +360,8 @@ def test_traffic_and_rollback(cli: Cli, sent: list[tuple[str, bytes]]) -> None:
     assert spec(cli, "f").get("traffic", []) == []
     assert "f-00003 has" not in cli.fails("func", "rollback", "f", "--to", "7")
     assert "f has: f-00001, f-00002, f-00003" in cli.fails("func", "rollback", "f", "--to", "7")
+    for words in (("rollback", "f", "--to", "2"), ("traffic", "f", "1=50", "2=50")):
+        assert "f-00002 cannot answer calls (LoadError)" in cli.fails("func", *words)
     assert "is no share" in cli.fails("func", "traffic", "f", "f-00001")
     assert "100 percent together" in cli.fails("func", "traffic", "f", "1=50")
     shown = cli.ok("func", "get", "f")
