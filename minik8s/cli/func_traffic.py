@@ -58,8 +58,8 @@ def rollback(cluster: Cluster, name: str, to: str) -> None:
 
 
 def _revision(cluster: Cluster, name: str, word: str) -> str:
-    """The name of the revision that a number or a name means. It must be there, and not be known as one that fails: that
-    gets no calls, whatever its share."""
+    """The name of the revision that a number or a name means. It must be there, and not be known to have a fault: such
+    a one gets no calls, whatever its share."""
     from minik8s.cli import unknown
 
     known = {each["metadata"]["name"]: condition(each.get("status") or {}) for each in revisions(cluster, name)}
@@ -69,7 +69,7 @@ def _revision(cluster: Cluster, name: str, word: str) -> str:
         raise click.ClickException(f"{unknown('revision', wanted, names)}; {name} has: {', '.join(names) or 'none'}")
     if known[wanted].get("status") == "False":
         why = known[wanted].get("reason")
-        raise click.ClickException(f"{wanted} cannot answer calls ({why}): minik8s func get {name} lists those that can")
+        raise click.ClickException(f"{wanted} cannot answer calls ({why}): see minik8s func get {name}")
     return wanted
 
 
