@@ -51,7 +51,7 @@ def wf(space: Space, *words: str, check: bool = True) -> Ended:
 
 
 def test_a_hundred_items_are_squared_and_added_up(space: Space) -> None:
-    example(space, "map-reduce.yaml", "square", "total")
+    example(space, "map-reduce.yaml", "squared", "total")
     assert wf(space, "run", "squares", "--wait").json == {"total": sum(n * n for n in range(1, 101))}
 
 
