@@ -92,9 +92,18 @@ def missing(cluster: Cluster, name: str) -> click.ClickException:
 # -- init
 
 
+def _complete_models(ctx: click.Context, param: click.Parameter, word: str) -> list[str]:
+    from minik8s.cli.func_templates import MODELS
+
+    return [model for model in MODELS if model.startswith(word)]
+
+
 @func.command("init")
 @click.argument("name")
-@click.option("--model", default="main", show_default=True, help="Programming model: main, action, handler, async …")
+@click.option(
+    "--model", default="main", show_default=True, help="Programming model: main, action, handler, async …",
+    shell_complete=_complete_models,
+)  # fmt: skip
 @click.option("-d", "--directory", type=click.Path(path_type=Path), help="Folder to write into (default: ./NAME).")
 @click.option("--namespace", "-n", default="", help="Namespace to be written into function.yaml.")
 def init(name: str, model: str, directory: Path | None, namespace: str) -> None:

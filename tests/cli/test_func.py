@@ -181,6 +181,7 @@ def test_code_in_other_wrappings(cli: Cli, sent: list[tuple[str, bytes]]) -> Non
     (("add", "f", "a.py", "-r", "none.txt"), "-r none.txt: there is no such file"),
     (("add", "F_x", "a.py", "--no-wait"), "for example 'f-x'"),
     (("add", "f", "a.py", "--concurrency", "5000", "--no-wait"), "spec.concurrency"),
+    (("add", "f", "a.py", "--concurrency", "0", "--no-wait"), "0 is not in the range x>=1"),
     (("update", "absent", "--max", "3"), 'there is no function "absent"'),
     (("rm", "absent"), 'there is no function "absent"'),
     (("get", "absent"), 'there is no function "absent"'),

@@ -133,6 +133,7 @@ def test_completion(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     cli.ok("apply", "-f", "-", stdin=f"{POD}---\n{CONFIG}")
     here = ("-n", cli.namespace)
     assert complete(cli, monkeypatch, word="desc") == ["describe"]
+    assert complete(cli, monkeypatch, "func", "init", "x", "--model", word="as") == ["async", "asgi"]
     assert "deployments" in complete(cli, monkeypatch, "get", word="dep")
     assert complete(cli, monkeypatch, "get", *here, "pods") == ["p1"]
     assert complete(cli, monkeypatch, "describe", *here, word="cm/c") == ["cm/c1"]
