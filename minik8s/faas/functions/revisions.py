@@ -166,4 +166,6 @@ def ready_condition(latest: FunctionRevision | None, trouble: Trouble | None, st
         return Condition(type=READY, status="False", reason=found.reason, message=f"{name}: {found.message}")
     if stuck:
         return Condition(type=READY, status="False", reason="PodNotStarting", message=f"{name}: {stuck}")
+    if found is not None and found.reason:
+        return Condition(type=READY, status="Unknown", reason=found.reason, message=f"{name}: {found.message}")
     return Condition(type=READY, status="Unknown", reason="Loading", message=f"{name} waits to be loaded into a pod")

@@ -135,6 +135,7 @@ def test_who_is_forgotten(
         (rev(1, ""), None, "ErrImagePull: no", "False", "PodNotStarting", "f-00001: ErrImagePull: no"),
         (rev(1), None, "CrashLoopBackOff: x", "True", "Loaded", "f-00001 is loaded"),
         (rev(2, "False", "LoadError", "boom"), None, "", "False", "LoadError", "f-00002: boom"),
+        (rev(2, "Unknown", "CannotLoad", "no Secret"), None, "", "Unknown", "CannotLoad", "f-00002: no Secret"),
         (rev(1), Trouble("NoCode", "none"), "", "False", "NoCode", "none"),
         (rev(1), Trouble("EnvironmentNotReady", "soon", waiting=True), "", "Unknown", "EnvironmentNotReady", "soon"),
     ],
