@@ -57,6 +57,7 @@ ASYNC: Final = {"maxAttempts": (3, 1, 100), "maxAgeSeconds": (21600, 1, 14 * 864
 
 HANDLER = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*)?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+SOURCES: Final = ("sha256", "configMap", "inline")  # of code, one of them
 REQUIREMENT = re.compile(r"(?!-)[^\x00-\x1f]{1,500}")
 
 
@@ -159,6 +160,14 @@ def lines(spec: Json, name: str) -> None:
 def _prepare(function: Json, old: Json | None) -> None:
     if old is None:
         function.pop("status", None)
+        return
+    code, before = ((each.get("spec") or {}).get("code") or {} for each in (function, old))
+    given = [name for name in SOURCES if code.get(name)]
+    for name in [each for each in given if code[each] == before.get(each)] if len(given) > 1 else ():
+        # What was there before gives way to what is new: who applies a manifest does not know of code sent since.
+        del code[name]
+        if name == "sha256":
+            code.pop("size", None)
 
 
 def _validate(function: Json, old: Json | None) -> list[Cause]:
@@ -186,7 +195,7 @@ def _validate(function: Json, old: Json | None) -> list[Cause]:
 
 
 def _code(code: Json) -> Iterator[Cause]:
-    given = [name for name in ("sha256", "configMap", "inline") if code.get(name)]
+    given = [name for name in SOURCES if code.get(name)]
     if len(given) > 1:
         yield forbidden(f"spec.code.{given[1]}", f"may not be set together with `{given[0]}`")
     if code.get("sha256"):

@@ -433,6 +433,22 @@ async def test_where_functions_are_switched_off_nothing_is_done_for_them() -> No
         assert (await it.client.list(FunctionRevision)).items == ()
 
 
+async def test_new_code_takes_the_place_of_code_from_elsewhere(it: Cluster) -> None:
+    """Who applies a manifest does not know of code that was sent since, and the other way round."""
+    sent: Json = {"sha256": "0" * 64, "size": 10}
+    await make(it, code=sent)
+    for code in ({"inline": CODE}, sent, {"configMap": {"name": "c"}}, {"inline": CODE}):
+        held = await it.client.patch(Function, "f", "default", {"spec": {"code": code}})
+        given = {field: value for field, value in msgspec.to_builtins(held.spec.code).items() if value}
+        assert given == code
+    both = {"spec": {"code": sent | {"configMap": {"name": "d"}}}}
+    with pytest.raises(Invalid, match="may not be set together"):
+        await it.client.patch(Function, "f", "default", both)
+    for wrong in ({"spec": {"code": "x"}}, {"spec": "x"}):
+        with pytest.raises((BadRequest, Invalid)):
+            await it.client.patch(Function, "f", "default", wrong)
+
+
 # -- what is refused
 
 
