@@ -53,7 +53,7 @@ def one(state: Json, **more: Any) -> Json:
     return {"StartAt": "A", "States": {"A": {**state, "End": True}, **more}}
 
 
-async def define(it: Cluster, name: str, definition: Json, **spec: Any) -> Workflow:
+async def define(it: Cluster, name: str, definition: Json | str, **spec: Any) -> Workflow:
     return await it.client.create(
         Workflow, {"metadata": {"name": name}, "spec": {"definition": definition, **spec}}, "default"
     )
@@ -100,6 +100,17 @@ async def test_a_run_ends_with_its_output_and_its_history(it: Cluster) -> None:
     assert [event["id"] for event in rest["events"]] == [3, 4, 5, 6]
     assert "continue" not in rest["metadata"]
     assert rest["events"][-1]["details"] == {"output": done.status.output}
+
+
+async def test_a_definition_may_be_the_text_of_it(it: Cluster) -> None:
+    text = msgspec.json.encode(one({"Type": "Pass", "ResultPath": None})).decode()
+    made = await define(it, "w", text)
+    columns = {column.name: column.cell(msgspec.to_builtins(made), 0.0) for column in RESOURCE.columns}
+    assert (columns["Start"], columns["States"]) == ("A", 1)
+    await run(it, "w", input={"x": None})
+    assert (await ended(it)).status.output == {"x": None}
+    with pytest.raises(StatusError, match="the text is not JSON"):
+        await define(it, "broken", text[:-1])
 
 
 async def test_faults_of_a_definition_are_causes_with_their_fields(it: Cluster) -> None:

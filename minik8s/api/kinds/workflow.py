@@ -14,7 +14,10 @@ admission step (`faas/admission.py`): the language is known up there only.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
+
+import msgspec
 
 from minik8s.api.kinds.columns import AGE, NAME, dig
 from minik8s.api.meta import Object, Struct
@@ -33,8 +36,11 @@ class Workflow(Object):
 
 
 def _definition(workflow: Json) -> Json:
-    """What columns tell; a definition that is a text tells nothing."""
+    """What columns tell; nothing of what is no definition."""
     found = dig(workflow, "spec.definition", {})
+    if isinstance(found, str):
+        with suppress(msgspec.DecodeError):
+            found = msgspec.json.decode(found)
     return found if isinstance(found, dict) else {}
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import jsonpath
 
 Step = str | int
+DESCENTS = 2  # of a query: each multiplies the steps that it takes by the depth of the data
 
 _STEP = re.compile(
     r"""\.(?P<name>[^\W\d][\w-]*)
@@ -45,6 +46,8 @@ def parse(text: str) -> Path:
     steps = _steps(text)
     if steps is not None:
         return Path(text, steps)
+    if text.count("..") > DESCENTS:
+        raise InvalidPath(f"{text!r} has more than {DESCENTS} '..': that could take for ever")
     import jsonpath
 
     try:
@@ -54,6 +57,8 @@ def parse(text: str) -> Path:
         raise InvalidPath(f"{text!r} is no JSONPath: {str(error).splitlines()[0]}") from None
 
     def find(data: Any) -> list[Any]:
+        if not isinstance(data, dict | list):  # the library would take a string for the text of a document
+            return []
         try:
             return compiled.findall(data)
         except jsonpath.JSONPathError as error:

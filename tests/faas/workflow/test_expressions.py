@@ -54,11 +54,18 @@ def test_queries_that_could_take_for_ever_are_refused_or_end() -> None:
     for text in ("$[1e5", "$[?@.p == 1e999]", f"$[?@.p == {'9' * 5000}]", f"$[?{'(' * 5000}@.p]"):
         with pytest.raises(paths.InvalidPath, match="no JSONPath"):
             paths.parse(text)
+    with pytest.raises(paths.InvalidPath, match="for ever"):
+        paths.parse("$..a..b[?count(@..*) > 1]")
     deep: dict[str, Any] = {}
     for _ in range(500):
         deep = {"a": deep}
     with pytest.raises(StateError, match="recursion"):
         paths.read(paths.parse("$..b"), deep)
+
+
+def test_a_text_holds_nothing_for_a_query() -> None:
+    for text in ("[1, 2]", "{", ""):
+        assert paths.read(paths.parse("$[*]"), text) == []
 
 
 def test_put_copies_what_it_changes() -> None:
