@@ -175,7 +175,8 @@ def failure(error: BaseException) -> Answer:
     """What the client is told of an error of the code."""
     if isinstance(error, BadParameters):
         return Answer(400, [*_JSON, (b"minik8s-error", b"BadParameters")], _told(error, ""))
-    return Answer(500, [*_JSON, FAILED], _told(error, traceback_of(error)))
+    ours = isinstance(error, (NotHeld, InvokeNotDeclared))  # it has returned, and no line of it is at fault
+    return Answer(500, [*_JSON, FAILED], _told(error, "" if ours else traceback_of(error)))
 
 
 def _told(error: BaseException, trace: str) -> bytes:
