@@ -119,8 +119,8 @@ async def test_faults_of_a_definition_are_causes_with_their_fields(it: Cluster) 
     fields = {cause["field"] for cause in refused.value.details["causes"]}
     assert fields == {"spec.definition/States/A/Resource", "spec.definition/States/A/Next"}
     with pytest.raises(Invalid, match="not JSON"):
-        await define(it, "w", "{")  # type: ignore[arg-type]
-    await define(it, "w", '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}')  # type: ignore[arg-type]
+        await define(it, "w", "{")
+    await define(it, "w", '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}')
 
 
 async def test_a_run_of_nothing_fails_and_says_so(it: Cluster) -> None:

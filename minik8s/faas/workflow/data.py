@@ -12,6 +12,7 @@ from minik8s.faas.workflow.history import encoder
 
 Json = dict[str, Any]
 
+DEEPEST = 195  # levels of a run's output: the API takes objects of 200, and the output is inside of one
 MAX_DATA = 262_144  # bytes of what a state is given or leaves, as JSON, as in Step Functions
 
 
@@ -44,6 +45,17 @@ def bounded(value: Any, what: str) -> Any:
     if size > MAX_DATA:
         raise StateError(DATA_LIMIT, f"{what} has {size} bytes; the limit is {MAX_DATA}")
     return value
+
+
+def too_deep(value: Any) -> bool:
+    """Whether arrays and objects are in one another more than DEEPEST times."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [inner for each in level if isinstance(each, dict | list)
+                 for inner in (each.values() if isinstance(each, dict) else each)]  # fmt: skip
+        if not level:
+            return False
+    return True
 
 
 def filtered(state: Json, field: str, scope: Scope) -> Any:

@@ -156,6 +156,10 @@ class Machine(Core):
         """The last state of a run or of a branch has been left."""
         frame.phase = "done"
         parent = frame.parent
+        if parent is None and data.too_deep(output):
+            cause = f"the output is nested more than {data.DEEPEST} levels deep"
+            self._end("FAILED", "ExecutionFailed", errors.DATA_LIMIT, cause)
+            return
         if parent is None:
             self._emit(frame, "ExecutionSucceeded", {"output": output})
             self.status, self.output = "SUCCEEDED", output

@@ -208,6 +208,19 @@ def test_an_output_that_grows_and_grows_ends_the_run() -> None:
     assert (many.failure[0], many.calls) == ("States.DataLimitExceeded", [])
 
 
+@pytest.mark.parametrize(("levels", "phase"), [(195, "SUCCEEDED"), (196, "FAILED"), (900, "FAILED")])
+def test_an_output_that_no_object_could_hold_fails_the_run(levels: int, phase: str) -> None:
+    deep: Any = 1
+    for number in range(levels):
+        deep = [deep] if number % 2 else {"a": deep}
+    world = World(machine({"T": {"Type": "Task", "Resource": "f", "End": True}}), {"f": lambda p: deep}).run({})
+    assert world.execution.status == phase
+    if phase == "FAILED":
+        error, cause = world.failure
+        assert (error, cause) == ("States.DataLimitExceeded", "the output is nested more than 195 levels deep")
+    assert world.resumed(len(world.recorded) - 1).execution.status == phase
+
+
 def test_a_catcher_whose_output_has_no_place_fails_and_is_not_caught() -> None:
     catch = {"ErrorEquals": ["States.ALL"], "ResultPath": "$.a.b", "Next": "Caught"}
     task = {"Type": "Task", "Resource": "f", "Catch": [catch], "End": True}
