@@ -385,6 +385,7 @@ class Runner:
             await self.history.write([Entry(header.uid, (), end=end)])
             self.changed(header.key)
             return None
+        run.execution.renew(self.clock())
         return run
 
 

@@ -234,6 +234,11 @@ class Core:
         self._order += 1
         heapq.heappush(self._timers, (due, self._order, kind, frame, frame.generation))
 
+    def _expect_beat(self, frame: Frame) -> None:
+        if frame.task is not None and frame.task.heartbeat is not None:
+            frame.beat = self._now + frame.task.heartbeat
+            self._at(frame.beat, "beat", frame)
+
     def _frames(self, frame: Frame) -> Iterable[Frame]:
         yield frame
         for child in frame.children:

@@ -81,16 +81,24 @@ class Execution(Machine):
 
     def taken(self, task: int, worker: str, now: float) -> bool:
         """A worker has fetched a task of an activity."""
-        return self._noted(task, "ActivityStarted", {"workerName": worker}, now)
+        if not self._noted(task, "ActivityStarted", {"workerName": worker}, now):
+            return False
+        self._expect_beat(self._tasks[task])
+        return True
 
     def heartbeat(self, task: int, now: float) -> bool:
-        """Somebody works on a task. Not recorded: after a restart its time begins anew."""
+        """Somebody works on a task. Not recorded: after a restart `renew` lets its time begin anew."""
         frame = self._tasks.get(task)
         if frame is None or frame.task is None:
             return False
         if frame.task.heartbeat is not None:
             frame.beat = now + frame.task.heartbeat
         return True
+
+    def renew(self, now: float) -> None:
+        """Nobody could send a heartbeat while no process was there to take it: all are due as if one came now."""
+        for task in self._tasks:
+            self.heartbeat(task, now)
 
     def tick(self, now: float) -> None:
         """Time has passed: the earliest timer that is due fires. Call again while `next_due` is not in the future."""

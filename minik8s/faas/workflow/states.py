@@ -102,9 +102,8 @@ class Machine(Core):
         self._wait(frame, "task")
         if timeout is not None:
             self._at(self._now + timeout, "due", frame)
-        if beat is not None:
-            frame.beat = self._now + beat
-            self._at(frame.beat, "beat", frame)
+        if task_kind(frame) == "Task":  # of an activity they are waited for when a worker has fetched it
+            self._expect_beat(frame)
 
     def _parallel(self, frame: Frame, state: Json, scope: Scope) -> None:
         self._emit(frame, "ParallelStateStarted", {})

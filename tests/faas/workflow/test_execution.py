@@ -319,6 +319,35 @@ def test_timeouts_and_heartbeats() -> None:
     assert (late.failure[0], late.now) == ("States.Timeout", START + 30)
 
 
+def test_heartbeats_are_waited_for_anew_after_a_restart() -> None:
+    task = {"Type": "Task", "Resource": "f", "HeartbeatSeconds": 10, "End": True}
+    world = World(machine({"T": task}), {"f": lambda p: Never}).start({})
+    (id,) = world.begun
+    for _ in range(9):
+        world.now += 9
+        world.report(lambda run: run.heartbeat(id, world.now))
+    again = world.resumed(len(world.recorded))
+    again.execution.renew(again.now)
+    assert again.execution.next_due == again.now + 10
+    assert again.go_on().failure[0] == "States.HeartbeatTimeout"
+
+
+def test_heartbeats_of_an_activity_count_from_when_a_worker_has_it() -> None:
+    task = {"Type": "Task", "Resource": "activity:dig", "TimeoutSeconds": 99, "HeartbeatSeconds": 10, "End": True}
+    world = World(machine({"T": task})).start({})
+    assert world.execution.next_due == START + 99
+    (id,) = world.begun
+    world.now += 50
+    world.report(lambda run: run.taken(id, "me", world.now))
+    assert world.execution.next_due == START + 60
+    world.now += 9
+    world.report(lambda run: run.heartbeat(id, world.now))
+    assert world.execution.next_due == START + 69
+    world.go_on()
+    assert (world.failure[0], world.now) == ("States.HeartbeatTimeout", START + 69)
+    assert world.resumed(len(world.recorded)).failure == world.failure
+
+
 def test_the_whole_run_may_take_so_long() -> None:
     states = {"W": {"Type": "Wait", "Seconds": 100, "End": True}}
     world = World(machine(states, TimeoutSeconds=7)).run({})
