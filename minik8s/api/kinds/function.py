@@ -138,7 +138,7 @@ def _default(function: Json) -> None:
     if not isinstance(spec, dict):
         return
     for name, (usual, _, _) in NUMBERS.items():
-        fill(spec, name, usual)
+        spec.setdefault(name, usual)  # 0 is not the same as nothing: it is refused
     fill(spec, "isolation", POD)
     for name, numbers in (("scale", SCALE), ("async", ASYNC)):
         part = spec.setdefault(name, {})

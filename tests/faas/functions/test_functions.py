@@ -465,6 +465,7 @@ async def test_new_code_takes_the_place_of_code_from_elsewhere(it: Cluster) -> N
         ({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}, "belong to a revision"),
         ({"traffic": [{"revision": "g-00001", "percent": 100}]}, "must be a revision of this function"),
         ({"async": {"onFailure": {"function": "a", "url": "http://b"}}}, "must name one of"),
+        ({"concurrency": 0}, r"spec.concurrency: Invalid value: 0: must be between 1 and 1000"),
         ({"invokes": ["A_b"]}, "invokes"),
         ({"resources": {"limits": {"memory": "x"}}}, "memory"),
     ],
