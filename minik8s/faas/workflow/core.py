@@ -156,7 +156,9 @@ class Core:
                 action(frame)
             except StateError as error:
                 self._failed(frame, error)
-            except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            except HistoryMismatch:
+                raise
+            except Exception as error:
                 # What nobody foresaw in a definition or its data ends this run, not the loop that moves all of them.
                 told = f"in state {frame.name}: {type(error).__name__}: {error}"
                 self._end("FAILED", "ExecutionFailed", errors.RUNTIME, told)

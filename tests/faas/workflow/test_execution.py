@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -248,9 +249,12 @@ def test_numbers_beyond_all_bounds_end_nothing_but_the_run() -> None:
     assert World(machine({"M": many})).run({"i": [1, 2], "n": 1e300}).result == [1, 2]
 
 
-def test_what_nobody_foresaw_ends_the_run_and_not_who_moves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unforeseen", [RecursionError("too deep"), re.error("of a library's own kind")])
+def test_what_nobody_foresaw_ends_the_run_and_not_who_moves_it(
+    monkeypatch: pytest.MonkeyPatch, unforeseen: Exception
+) -> None:
     def broken(state: Any, scope: Any) -> str:
-        raise RecursionError("maximum recursion depth exceeded")
+        raise unforeseen
 
     monkeypatch.setattr("minik8s.faas.workflow.choice.choose", broken)
     states = {
@@ -259,7 +263,7 @@ def test_what_nobody_foresaw_ends_the_run_and_not_who_moves_it(monkeypatch: pyte
     }
     error, cause = World(machine(states)).run({"x": 1}).failure
     assert error == "States.Runtime"
-    assert cause == "in state C: RecursionError: maximum recursion depth exceeded"
+    assert cause == f"in state C: {type(unforeseen).__name__}: {unforeseen}"
 
 
 def test_jitter_is_the_same_again() -> None:
