@@ -25,18 +25,16 @@ class TlsListener:
         self._make = make
         self._clients: set[TlsTransport] = set()
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._settled: asyncio.Future[None] | None = None  # once it is waited for: nobody shakes hands any more
         self.sockets: list[socket.socket] = []
 
     async def listen(self, host: str | None, port: int) -> None:
         """At all addresses of `host`, None for those of the machine. OSError if one cannot be had."""
         kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
         found = await self._loop.getaddrinfo(host or None, port, type=kind, flags=passive)
-        for family, address in sorted({(family, address) for family, _, _, _, address in found}):
-            sock = socket.create_server(address, family=family, backlog=BACKLOG)
-            sock.setblocking(False)
-            self.sockets.append(sock)
-        for sock in self.sockets:
-            self._resume(sock)
+        places = sorted({(family, address) for family, _, _, _, address in found})
+        for sock in [socket.create_server(address, family=family, backlog=BACKLOG) for family, address in places]:
+            self.adopt(sock)
 
     def adopt(self, sock: socket.socket) -> None:
         """One that listens already."""
@@ -47,9 +45,9 @@ class TlsListener:
     async def finish(self, seconds: float) -> None:
         """Accept nobody any more. Who shakes hands believes to be heard, and has so many seconds to end it."""
         self._deafen()
-        until = self._loop.time() + seconds
-        while any(client.shaking for client in self._clients) and self._loop.time() < until:
-            await asyncio.sleep(0.01)
+        self._settled = self._loop.create_future()
+        self._settle()
+        await asyncio.wait([self._settled], timeout=seconds)
         self.close()
 
     def close(self) -> None:
@@ -92,4 +90,17 @@ class TlsListener:
         except OSError:  # it has gone already
             client.close()
             return
-        self._clients.add(TlsTransport(sock, peer, self._make, self._clients.discard))
+        self._clients.add(TlsTransport(sock, peer, self._agreed, self._over))
+
+    def _agreed(self) -> asyncio.BaseProtocol:
+        self._settle()
+        return self._make()
+
+    def _over(self, client: TlsTransport) -> None:
+        self._clients.discard(client)
+        self._settle()
+
+    def _settle(self) -> None:
+        settled = self._settled
+        if settled is not None and not settled.done() and not any(client.shaking for client in self._clients):
+            settled.set_result(None)

@@ -31,6 +31,7 @@ class Place(NamedTuple):
     port: int
     config: Config
     context: ssl.SSLContext  # of the server
+    listener: TlsListener
 
 
 @asynccontextmanager
@@ -41,7 +42,7 @@ async def place(folder: Path) -> AsyncIterator[Place]:
     sock = socket.create_server(("127.0.0.1", 0))
     listener = TlsListener(context, Echo)
     listener.adopt(sock)
-    yield Place(sock.getsockname()[1], config, context)
+    yield Place(sock.getsockname()[1], config, context, listener)
     await listener.finish(0.5)
 
 
@@ -96,6 +97,34 @@ async def test_who_is_silent_goes_or_breaks_off_holds_up_nobody(
             await broken[0].read()
         broken[1].close()
         await shown(at)
+
+
+async def test_who_shakes_hands_is_waited_for_and_nobody_else(tmp_path: Path) -> None:
+    async with place(tmp_path) as at:
+        begun = asyncio.get_running_loop().time()
+        silent = await asyncio.open_connection("127.0.0.1", at.port)
+        context = client_context(at.config.path("pki", "ca.crt"), None)
+        sides = ssl.MemoryBIO(), ssl.MemoryBIO()
+        half = context.wrap_bio(*sides, server_hostname="127.0.0.1")
+        with suppress(ssl.SSLWantReadError):
+            half.do_handshake()
+        await shown(at)  # so the others have been accepted
+        finishing = asyncio.create_task(at.listener.finish(60))
+        await asyncio.sleep(0)
+        assert not finishing.done()
+        silent[1].write(sides[1].read())
+        while True:
+            sides[0].write(await silent[0].read(65536))
+            with suppress(ssl.SSLWantReadError):
+                half.do_handshake()
+                break
+        silent[1].write(sides[1].read())
+        await finishing
+        assert asyncio.get_running_loop().time() - begun < 30
+        half.write(b"heard")
+        silent[1].write(sides[1].read())
+        sides[0].write(await silent[0].read(65536))
+        silent[1].close()
 
 
 async def test_connections_outlive_the_listener(tmp_path: Path) -> None:
