@@ -16,7 +16,17 @@ from typing import Any
 from minik8s.api import definitions
 from minik8s.api.errors import Cause
 from minik8s.api.formats import INT32, INT64, STRINGS
-from minik8s.api.schema_nodes import Anything, FreeObject, ListNode, MapNode, Node, ObjectNode, QuantityNode, Scalar
+from minik8s.api.schema_nodes import (
+    QUANTITY,
+    Anything,
+    FreeObject,
+    ListNode,
+    MapNode,
+    Node,
+    ObjectNode,
+    QuantityNode,
+    Scalar,
+)
 from minik8s.api.schema_rules import rules
 
 Json = dict[str, Any]
@@ -91,7 +101,7 @@ _SCALARS: dict[tuple[str, str], Callable[[], Scalar]] = {
     ("string", "int-or-string"): lambda: Scalar(
         (int, str), "must be an integer or a string", lambda v: type(v) is str or v in INT32, "must be a 32-bit integer"
     ),
-    ("string", "quantity"): QuantityNode,
+    ("string", "quantity"): lambda: Scalar((str, int, float), QUANTITY),
     ("integer", ""): lambda: Scalar((int,), "must be an integer", INT64.__contains__, "must be a 64-bit integer"),
     ("integer", "int32"): lambda: Scalar((int,), "must be an integer", INT32.__contains__, "must be a 32-bit integer"),
     ("number", ""): lambda: Scalar((int, float), "must be a number"),
@@ -137,13 +147,15 @@ class _Compiler:
         return node
 
     def _scalar(self, kind: str, format: str) -> Scalar:
+        if self.native and format == "quantity":  # custom resources keep what is written, as in Kubernetes
+            return QuantityNode()
         if kind == "string" and format in STRINGS:
             test, detail = STRINGS[format]
             made = Scalar((str,), "must be a string", test, detail)
         else:
             made = _SCALARS.get((kind, format), _SCALARS[kind, ""])()
         if self.native:
-            made.zero = (lambda: "0") if type(made) is QuantityNode else _ZEROES[kind]
+            made.zero = _ZEROES[kind]
         return made
 
     def _object(self, schema: Json, *, lenient: bool, name: str) -> Node:

@@ -17,6 +17,7 @@ from minik8s.api.errors import Cause, invalid, required
 from minik8s.api.quantity import canonical
 
 _CONTAINERS = (dict, list)  # only these can have something to prune
+QUANTITY = "must be a quantity, e.g. 500m or 1Gi"
 Fits = Callable[[Any], bool]
 Rule = Callable[[Any, str], Iterable[Cause]]  # (value, path) -> what is wrong with a value of the right type
 
@@ -51,7 +52,11 @@ class Node:
         self.plain, self.rules = None, rules
 
     def prune(self, value: Any, path: str, unknown: list[str]) -> None:
-        """Remove unknown and null fields below, and write quantities as Kubernetes does, in place."""
+        """Remove unknown and null fields below, and keep what is there as `written`, in place."""
+
+    def written(self, value: Any) -> Any:
+        """What a value that contains no others is kept as."""
+        return value
 
     def check(self, value: Any, path: str, causes: list[Cause]) -> None:
         if value is None and self.nullable:
@@ -111,7 +116,8 @@ class QuantityNode(Scalar):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__((str, int, float), "must be a quantity, e.g. 500m or 1Gi")
+        super().__init__((str, int, float), QUANTITY)
+        self.zero = lambda: "0"
         self.fits = lambda value: type(value) in self.types and self.written(value) == value
 
     def written(self, value: Any) -> Any:
@@ -154,7 +160,7 @@ class MapNode(Node):
                     del value[key]
             elif type(inner) in _CONTAINERS:
                 self.item.prune(inner, join(path, key), unknown)
-            elif type(self.item) is QuantityNode:
+            else:
                 value[key] = self.item.written(inner)
 
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
@@ -199,6 +205,8 @@ class ListNode(Node):
                 value[index] = self.item.zero()
             elif type(inner) in _CONTAINERS:
                 self.item.prune(inner, f"{path}[{index}]", unknown)
+            else:
+                value[index] = self.item.written(inner)
 
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:
         if type(value) is not list:
@@ -287,7 +295,7 @@ class ObjectNode(Node):
                 del value[key]
             elif type(inner) in _CONTAINERS:
                 node.prune(inner, join(path, key), unknown)
-            elif type(node) is QuantityNode:
+            else:
                 value[key] = node.written(inner)
 
     def _explain(self, value: Any, path: str, causes: list[Cause]) -> None:

@@ -305,6 +305,14 @@ def test_a_custom_resource_is_pruned_but_for_its_free_parts() -> None:
     assert CRD.check(obj) == []
 
 
+def test_a_custom_resource_keeps_quantities_as_they_are_written() -> None:
+    fields = {"size": {"type": "string", "format": "quantity"}}
+    schema = Schema.from_openapi({"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}})
+    obj = {"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "a"}, "spec": {"size": "0.5", "typo": 1}}
+    assert schema.prune(obj) == ["spec.typo"]
+    assert obj["spec"] == {"size": "0.5"}
+
+
 def test_a_custom_resource_gets_its_defaults_each_time_fresh() -> None:
     first: Json = {"spec": {"size": 1, "parts": [{"name": "a"}, {"name": "b", "count": 2}]}}
     CRD.apply_defaults(first)
