@@ -30,6 +30,7 @@ from minik8s.api.kinds.namespace import Namespace
 from minik8s.api.kinds.node import Node
 from minik8s.api.kinds.pod import Pod as PodObject
 from minik8s.api.kinds.secret import Secret
+from minik8s.api.meta import Condition
 from minik8s.apiserver.assembly import build_handler
 from minik8s.apiserver.auth import MASTERS, User
 from minik8s.apiserver.handler import AllowAll
@@ -199,6 +200,20 @@ class Site:
             patch = {"status": {"conditions": [condition]}}
             await self.client.patch(FunctionRevision, full, "default", patch, subresource="status")
         return full
+
+    async def judged(self, revision: str) -> Condition:
+        """The verdict on a revision, as soon as the gateway has written it."""
+        made = await self.client.get(FunctionRevision, revision, "default")
+        kind, after = self.client.resource(FunctionRevision), made.metadata.resourceVersion
+        found = made.status.conditions
+        async with (
+            asyncio.timeout(patience(20)),
+            self.client.watch(kind, FunctionRevision, "default", after=after) as batches,
+        ):
+            while not found:
+                seen = [event.object for event in await anext(batches) if event.object.metadata.name == revision]
+                found = seen[-1].status.conditions if seen else ()
+        return found[0]
 
     async def traffic(self, name: str, **shares: int) -> None:
         """`traffic("f", v1=90, v2=10)`"""
