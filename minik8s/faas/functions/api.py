@@ -29,8 +29,9 @@ from minik8s.apiserver.steps import node_of
 from minik8s.apiserver.verbs import Call
 from minik8s.client.base import Client
 from minik8s.faas.functions.codes import Codes
-from minik8s.faas.functions.crowd import Demand, Promise
+from minik8s.faas.functions.crowd import Demand
 from minik8s.faas.functions.revisions import settings
+from minik8s.faas.promise import Promise
 
 Answer = Callable[[Call], Awaitable[ApiResponse]]
 MANY = 10_000  # functions in one report
@@ -136,8 +137,7 @@ class FunctionApi:
         if not isinstance(functions, dict) or len(functions) > MANY:
             raise BadRequest("functions: must be a map from namespace/name to what is in flight")
         promises = self._tell(gateway, [demand for name, told in functions.items() for demand in _demands(name, told)])
-        told = [promise._asdict() for promise in promises]
-        return json_response({"kind": "FunctionDemand", "apiVersion": f"{GROUP}/v1", "promises": told}, 201)
+        return json_response({"kind": "FunctionDemand", "apiVersion": f"{GROUP}/v1", "promises": promises}, 201)
 
 
 def _demands(name: str, told: Any) -> Iterator[Demand]:

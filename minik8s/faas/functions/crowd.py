@@ -31,16 +31,6 @@ class Demand(NamedTuple):
     requests: int  # since it told last
 
 
-class Promise(NamedTuple):
-    """A pod of a pool that a crowd's held calls may go to before the claim is written."""
-
-    crowd: str  # namespace/name
-    shape: str
-    pod: str  # namespace/name
-    address: str
-    node: str
-
-
 class Want(NamedTuple):
     """What one shape of a crowd is for."""
 

@@ -29,7 +29,7 @@ from minik8s.controllers.pod_control import PodControl, namespace_is_ending
 from minik8s.controllers.pod_facts import is_finished, is_ready
 from minik8s.controllers.status import difference, only_status_changed
 from minik8s.faas.functions import crowd, pods
-from minik8s.faas.functions.crowd import Demand, Group, Promise, Want
+from minik8s.faas.functions.crowd import Demand, Group, Want
 from minik8s.faas.functions.scale import Decision
 from minik8s.faas.functions.workshop import (
     BY_CROWD,
@@ -41,6 +41,7 @@ from minik8s.faas.functions.workshop import (
     is_up,
     lost_nodes,
 )
+from minik8s.faas.promise import Promise
 
 HUSH = 0.1  # seconds after a claim in which nothing is written for people to read
 CLAIM = 0.02  # seconds from a promise to its claim: the call goes first
@@ -138,9 +139,7 @@ class Scaler(Controller):
         if pods.counting(mine, lost):
             return None
         if group.promised is None:
-            members = self._members(namespace, name)
-            histories = {each.metadata.uid: history_of(self._revisions, each) for each in members}
-            want = crowd.wants(members, histories).get(shape)
+            want = self._wants(self._members(namespace, name)).get(shape)
             if want is None or not want.called or want.bounds.most < 1:
                 return None
             ready = filter(is_ready, self._free(want.revision, lost))
@@ -170,8 +169,7 @@ class Scaler(Controller):
             self._groups.pop(key, None)
             await self._remove(self._stranded(mine))
             return None
-        histories = {each.metadata.uid: history_of(self._revisions, each) for each in members}
-        wants, groups = crowd.wants(members, histories), self._groups.setdefault(key, {})
+        wants, groups = self._wants(members), self._groups.setdefault(key, {})
         lost, now = lost_nodes(self._nodes), self._clock()
         decisions: dict[str, Decision] = {}
         for shape in {*wants, *groups, *(pod.metadata.labels.get(SHAPE_LABEL, "") for pod in mine)}:
@@ -210,6 +208,9 @@ class Scaler(Controller):
             return sorted((each for each in sharing if not each.deleting), key=lambda each: each.metadata.name)
         function = self._functions.get(namespace, name)
         return [function] if function and not function.deleting and function.spec.isolation != PROCESS else []
+
+    def _wants(self, members: list[Function]) -> dict[str, Want]:
+        return crowd.wants(members, {each.metadata.uid: history_of(self._revisions, each) for each in members})
 
     def _stranded(self, mine: Iterable[Pod]) -> list[Pod]:
         """Pods whose owner runs elsewhere now. Those whose owners are gone are the garbage collector's."""

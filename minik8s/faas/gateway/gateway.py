@@ -29,6 +29,7 @@ from minik8s.faas.gateway.records import Records
 from minik8s.faas.gateway.trace import Trace
 from minik8s.faas.gateway.view import PORT, Target, View
 from minik8s.faas.gateway.wire import Asked
+from minik8s.faas.promise import Promises
 from minik8s.faas.queue.queue import ENVELOPE, Envelope
 
 DEMANDS = f"/apis/{GROUP}/v1/functiondemands"
@@ -39,20 +40,6 @@ TIDY = 10.0  # seconds between looks at idle connections
 LAST_HANDSHAKES, LAST_REQUESTS, LAST_CALLS = 0.5, 0.2, 10.0
 
 Json = dict[str, Any]
-
-
-class _Promise(msgspec.Struct):
-    """A pod that calls of a crowd may go to, though it does not carry its label yet."""
-
-    crowd: str
-    shape: str
-    pod: str
-    address: str
-    node: str
-
-
-class _Told(msgspec.Struct):
-    promises: tuple[_Promise, ...] = ()
 
 
 class Gateway:
@@ -127,7 +114,7 @@ class Gateway:
     async def _tell(self, report: Json) -> None:
         body = msgspec.json.encode({"apiVersion": f"{GROUP}/v1", "kind": "FunctionDemand", **report})
         answer = await self._client.transport.request("POST", DEMANDS, body=body)
-        for each in msgspec.json.decode(answer, type=_Told).promises:
+        for each in msgspec.json.decode(answer, type=Promises).promises:
             self.view.expect((each.crowd, each.shape), Place(each.pod, each.address, PORT, each.node))
 
     async def _enqueue(self, target: Target, asked: Asked, path: str, body: bytes, trace: Trace) -> bytes:
